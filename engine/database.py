@@ -1,0 +1,206 @@
+"""This file is the bridge to Postgres, and the only one that knows asyncpg, trio-asyncio or asyncio.
+
+It promises:
+
+- Only DatabaseUnavailable and StatementFailed come out. The server's own messages stay in: they quote rows.
+- Cancelling a call ends its query on the server.
+- Every exit is bounded. A connection whose network went silent is thrown away after RELEASE_TIMEOUT; nothing
+  waits for it longer, neither a cancelled call nor the end of the process.
+- A connection that broke, or whose transaction was not ended, is never handed out again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Literal, TypeVar
+
+import asyncpg
+import trio
+import trio_asyncio
+
+from engine.errors import DatabaseUnavailable, StatementFailed
+from engine.statements import Statement
+
+T = TypeVar("T")
+
+# Seconds that giving a connection back may take. That is the round trip which ends a cancelled query, over a
+# connection of its own: milliseconds with a healthy server, never with a silent one. A cut call holds up the
+# answer of a run by as much, so it has to fit between the hard deadline and the platform limit.
+RELEASE_TIMEOUT = 0.5
+
+# Seconds for one statement, waiting for a connection included, unless its caller says otherwise. A page takes
+# milliseconds; so long means that network or server went away without a word.
+STATEMENT_TIMEOUT = 5.0
+
+# What Postgres says of itself rather than of the statement, by SQLSTATE or its class (appendix A of its
+# manual).
+_UNAVAILABLE = {
+    "08": "the connection was lost",
+    "28": "the login was refused",
+    "3D": "the database does not exist",
+    "53": "it is out of resources",
+    "57P": "it is shutting down, or not up yet",
+    "58": "it reports a fault of its own system",
+}
+
+
+class Transaction:
+    """One open transaction on one connection, never used by two tasks at once."""
+
+    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
+        self._connection = connection
+
+    async def fetch(self, statement: Statement, *arguments: Any) -> Sequence[asyncpg.Record]:
+        """All rows of one statement.
+
+        **Cancellation:** leave the transaction's block; it rolls back.
+        """
+        with _translated_errors(statement.name):
+            return await _on_asyncio(lambda: self._connection.fetch(statement.sql, *arguments))
+
+    async def execute(self, script: Statement) -> None:
+        """Any number of statements without parameters.
+
+        **Cancellation:** as `fetch`.
+        """
+        with _translated_errors(script.name):
+            await _on_asyncio(lambda: self._connection.execute(script.sql))
+
+
+class Database:
+    """A pool of connections. Every call takes one and gives it back before it returns."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    async def fetch(
+        self, statement: Statement, *arguments: Any, answer_within: float = STATEMENT_TIMEOUT
+    ) -> Sequence[asyncpg.Record]:
+        """All rows of one statement, in a transaction of its own. `answer_within` in seconds.
+
+        Raises DatabaseUnavailable, also when the time is up, and StatementFailed.
+
+        **Cancellation:** the query is ended on the server; whether it took effect is not known. Returns
+        within RELEASE_TIMEOUT.
+        """
+
+        async def fetch() -> Sequence[asyncpg.Record]:
+            # Taking, using and giving back in one crossing: each crossing costs about 100 us.
+            connection = await self._pool.acquire()
+            try:
+                return await connection.fetch(statement.sql, *arguments)
+            finally:
+                await self._release(connection)
+
+        with _translated_errors(statement.name), trio.move_on_after(answer_within):
+            return await _on_asyncio(fetch)
+        raise DatabaseUnavailable(
+            f"Postgres did not answer within {answer_within:g} s; check the network and its load."
+        )
+
+    @asynccontextmanager
+    async def open_transaction(self) -> AsyncIterator[Transaction]:
+        """Commits when the block ends, rolls back when it raises. Raises as `fetch`, without a time-out.
+
+        **Cancellation:** rolled back, within RELEASE_TIMEOUT.
+        """
+        with _translated_errors("begin"):
+            connection = await _on_asyncio(self._pool.acquire)
+        try:
+            transaction = Transaction(connection)
+            await transaction.execute(Statement("begin", "begin"))
+            yield transaction
+            await transaction.execute(Statement("commit", "commit"))
+        except BaseException:
+            # Rolling back by hand would have to be bounded as well; without its connection, a transaction is
+            # rolled back by the server.
+            connection.terminate()
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await _on_asyncio(lambda: self._release(connection))
+
+    async def _release(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
+        try:
+            await self._pool.release(connection, timeout=RELEASE_TIMEOUT)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            connection.terminate()  # a time-out (TimeoutError is an OSError), or it was broken before
+
+
+@asynccontextmanager
+async def open_database(
+    url: str, *, max_connections: int = 10, pooler: Literal["session", "transaction"] = "session"
+) -> AsyncIterator[Database]:
+    """Open the asyncio loop and a pool in it. Connects to nothing until the first call.
+
+    With a `transaction` pooler between, nothing may be kept on a connection: statements are not prepared.
+
+    **Cancellation:** every connection is closed, or thrown away after RELEASE_TIMEOUT.
+    """
+    async with trio_asyncio.open_loop():
+        pool = asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=max_connections,
+            timeout=STATEMENT_TIMEOUT,
+            reset=_keep_session,
+            statement_cache_size=0 if pooler == "transaction" else 100,
+            server_settings={"application_name": "scenario-scheduler"},
+        )
+        await _on_asyncio(lambda: _initialised(pool))
+        try:
+            yield Database(pool)
+        finally:
+            with trio.CancelScope(shield=True):
+                await _on_asyncio(lambda: _close(pool))
+
+
+async def _initialised(pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    await pool
+
+
+async def _keep_session(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Instead of asyncpg's RESET ALL, a round trip after every statement: nothing here changes a session."""
+
+
+async def _close(pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), RELEASE_TIMEOUT)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        pool.terminate()
+
+
+async def _on_asyncio(work: Callable[[], Awaitable[T]]) -> T:
+    """Await asyncio's `work` from trio. A cancel in trio is one cancel there, and `work` ends before this."""
+
+    async def run() -> T:
+        return await work()
+
+    return await trio_asyncio.aio_as_trio(run)()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _translated_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.DataError:
+        raise  # an argument of the wrong type: a bug of ours
+    except asyncpg.PostgresError as error:
+        state = error.sqlstate or "XX000"
+        for prefix, reason in _UNAVAILABLE.items():
+            if state.startswith(prefix):
+                raise _unavailable(f"{reason} (SQLSTATE {state})") from error
+        raise StatementFailed(name, state) from error
+    except (OSError, asyncpg.InterfaceError) as error:
+        raise _unavailable(type(error).__name__) from error
+    except asyncio.CancelledError as error:
+        # Not trio's cancel: that one has become trio.Cancelled. The pool gave up the connection under us.
+        raise _unavailable("the connection was given up") from error
+
+
+def _unavailable(reason: str) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"Postgres can't be used: {reason}; check DATABASE_URL and that the server is up."
+    )

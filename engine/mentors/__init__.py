@@ -1,0 +1,1 @@
+"""This folder is where pages of mentors come from."""

@@ -1,0 +1,59 @@
+"""This file is the producer: it sends every chunk of every page, then closes the channel.
+
+Closing is the only end signal. Dispatchers stop when they have received what was sent, so nothing here
+counts, joins or sets a flag for them.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+import trio
+
+from engine.chunk import Chunk
+from engine.errors import DatabaseUnavailable
+from engine.mentors.protocol import MentorSource
+from engine.tally import StopReason, Tally
+from engine.walk import Walk
+
+# Seconds between two tries at the same page while Postgres is away. A restart takes one to three seconds:
+# shorter pauses only fill the log, longer ones waste the budget.
+RECONNECT_PAUSE = 0.5
+
+
+async def produce(
+    walk: Walk,
+    mentors: MentorSource,
+    send_channel: trio.MemorySendChannel[Chunk],
+    tally: Tally,
+    *,
+    page_size: int,
+    chunk_size: int,
+) -> None:
+    """Walk page by page until every stretch was fetched or the walk was stopped.
+
+    A page that can't be fetched because Postgres is away is asked for again until the soft threshold; then
+    the walk stops with `database_unavailable`.
+
+    **Cancellation:** a page in flight counts as never fetched; a page that has landed counts as fetched,
+    whether or not its chunks were sent.
+    """
+    chunk_index = count()
+    database_away = False
+    async with send_channel:
+        while stretch := walk.next_stretch():
+            try:
+                with walk.page_in_flight():
+                    page = await mentors.fetch_page(stretch, page_size)
+                    walk.advance(page)
+                    tally.count_fetched(len(page.mentor_ids))
+            except DatabaseUnavailable:
+                database_away = True
+                await trio.sleep(RECONNECT_PAUSE)
+                continue
+            database_away = False
+            for start in range(0, len(page.mentor_ids), chunk_size):
+                chunk = Chunk(next(chunk_index), page.mentor_ids[start : start + chunk_size])
+                await send_channel.send(chunk)
+        if database_away:
+            walk.stop(StopReason.DATABASE_UNAVAILABLE)

@@ -1,0 +1,101 @@
+"""This file is the trigger engine inside Postgres: `scheduler.evaluate`, one call per chunk."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+import trio
+
+from engine.database import Database
+from engine.errors import DatabaseUnavailable, InvocationFailed, StatementFailed
+from engine.statements import load_statement
+from engine.trigger.protocol import Evaluation, RunContext
+
+_EVALUATE = load_statement("evaluate")
+
+# Calls of `scheduler.evaluate` at once, however many dispatchers wait: more than two to four only contend
+# with one another for the same processors (11 us a mentor at two to four, on two cores), and every one
+# costs the user's Postgres a connection.
+EVALUATIONS_AT_ONCE = 4
+
+# Seconds between two tries of a call while Postgres is away. The call bears its run's id, so that a try whose
+# answer was lost is told `dispatched` for what it sent.
+RECONNECT_PAUSE = 0.25
+
+# SQLSTATE classes that one row's data can cause: 21 cardinality, 22 data, 23 constraint, P0 raised by a
+# scenario function.
+_DATA_ERRORS = ("21", "22", "23", "P0")
+_CONFLICT = "40"
+_QUERY_CANCELED = "57014"
+
+
+@dataclass(frozen=True, slots=True)
+class MentorResult:
+    """Scenario types dispatched to one mentor, and those a cooldown suppressed."""
+
+    mentor_id: UUID
+    dispatched: Sequence[str]
+    suppressed: Sequence[str]
+
+
+class InDatabaseTriggerEngine:
+    """Implements TriggerEngine; a session has no state, because the pool has the connections."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._limiter = trio.CapacityLimiter(EVALUATIONS_AT_ONCE)
+
+    async def evaluate(self, context: RunContext, mentor_ids: Sequence[UUID]) -> list[MentorResult]:
+        """Evaluate these mentors; those with nothing due are not in the answer.
+
+        Raises DatabaseUnavailable, and StatementFailed with 22023 for a scenario type that does not exist.
+
+        **Cancellation:** ends the call on the server; it either took effect as a whole or not at all.
+        """
+        types = None if context.scenario_types is None else list(context.scenario_types)
+        async with self._limiter:
+            # The caller knows how long an invocation may take.
+            rows = await self._database.fetch(
+                *(_EVALUATE, mentor_ids, types, context.dry_run, context.run_id), answer_within=math.inf
+            )
+        return [MentorResult(*row) for row in rows]
+
+    @asynccontextmanager
+    async def open_session(self, context: RunContext) -> AsyncIterator[_Session]:
+        yield _Session(self, context)
+
+
+class _Session:
+    def __init__(self, trigger_engine: InDatabaseTriggerEngine, context: RunContext) -> None:
+        self._trigger_engine = trigger_engine
+        self._context = context
+
+    async def evaluate(self, mentor_ids: Sequence[UUID]) -> Evaluation:
+        while True:
+            try:
+                results = await self._trigger_engine.evaluate(self._context, mentor_ids)
+            except DatabaseUnavailable:
+                # A restart of Postgres costs no mentor an error: the invocation's time-out ends the waiting.
+                await trio.sleep(RECONNECT_PAUSE)
+            except StatementFailed as error:
+                raise _invocation_failed(error.sqlstate) from error
+            else:
+                return Evaluation(
+                    Counter(scenario_type for result in results for scenario_type in result.dispatched),
+                    Counter(scenario_type for result in results for scenario_type in result.suppressed),
+                )
+
+
+def _invocation_failed(sqlstate: str) -> InvocationFailed:
+    if sqlstate == _QUERY_CANCELED:
+        return InvocationFailed("timeout")
+    return InvocationFailed(
+        f"sql_{sqlstate[:2].lower()}",
+        retryable=sqlstate.startswith(_CONFLICT),
+        bisectable=sqlstate.startswith(_DATA_ERRORS),
+    )

@@ -1,0 +1,1 @@
+"""This folder is the service: HTTP and the command line, over the public face of `engine`."""

@@ -1,0 +1,28 @@
+"""This file puts the application together: routes and who may call them. No logic."""
+
+from __future__ import annotations
+
+from quart_trio import QuartTrio
+
+from engine import Scheduler, Settings
+from web.answers import register_error_answers
+from web.auth import Credential
+from web.health import health_blueprint
+from web.run import run_blueprint
+from web.trigger_engine import trigger_engine_blueprint
+
+
+def create_app(scheduler: Scheduler, settings: Settings) -> QuartTrio:
+    """The ASGI application around a scheduler that stays open as long as it serves."""
+    app = QuartTrio(__name__, static_folder=None)
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.config["MAX_CONTENT_LENGTH"] = None  # web/json_body.py bounds what it reads
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the summary's order is documented
+
+    register_error_answers(app)
+    app.register_blueprint(health_blueprint(scheduler))
+    app.register_blueprint(run_blueprint(scheduler, Credential(settings.secret, settings.secret_next)))
+    service_role_key = Credential(settings.service_role_key)
+    if service_role_key.is_set:
+        app.register_blueprint(trigger_engine_blueprint(scheduler, service_role_key))
+    return app

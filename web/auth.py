@@ -1,0 +1,56 @@
+"""This file is who may call what: the shared secret of the tick, and the trigger engine's service role key.
+
+Compared over digests of equal length, every one of them every time, so that the time taken tells nothing. An
+expected secret that is unset matches nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from hashlib import sha256
+
+from pydantic import SecretStr
+from quart import Response
+
+from web.answers import refusal
+
+SECRET_HEADER = "X-Scheduler-Secret"  # noqa: S105 - the name of a header
+
+
+class Credential:
+    """One or more secrets, any of which opens: two while one is being rotated."""
+
+    def __init__(self, *secrets: SecretStr | None) -> None:
+        self._digests = [_digest(secret.get_secret_value()) for secret in secrets if secret is not None]
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self._digests)
+
+    def opens(self, given: str) -> bool:
+        digest = _digest(given)
+        return any([hmac.compare_digest(digest, expected) for expected in self._digests])
+
+    def opens_with_header(self, values: Sequence[str]) -> bool:
+        """Whether the header was given exactly once, and rightly."""
+        return len(values) == 1 and self.opens(values[0])
+
+    def opens_with_bearer(self, values: Sequence[str]) -> bool:
+        """Whether `Authorization: Bearer …` (RFC 6750) was given exactly once, and rightly."""
+        scheme, _, token = (values[0] if len(values) == 1 else "").partition(" ")
+        return self.opens(token.strip(" ")) and scheme.lower() == "bearer"
+
+
+def unauthorized(scheme: str) -> Response:
+    """401, the same for a credential that is missing, wrong or given twice."""
+    return refusal(
+        401,
+        "unauthorized",
+        "The credential is missing or wrong.",
+        {"WWW-Authenticate": f'{scheme} realm="scenario-scheduler"'},
+    )
+
+
+def _digest(secret: str) -> bytes:
+    return sha256(secret.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,179 @@
+"""This file is the command line, `scenario-scheduler`.
+
+Exit codes: 0 done, 1 partial or failed, 2 usage, 3 configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import trio
+from rich.console import Console
+
+from engine import (
+    ConfigurationError,
+    RunRequest,
+    SchedulerError,
+    Settings,
+    StatementFailed,
+    load_settings,
+    migrate,
+    open_database,
+    open_scheduler,
+    seed_mentors,
+)
+from web.logs import configure_logging
+from web.signals import watch_signals
+from web.terminal import show_progress, summary_table
+
+PARTIAL_OR_FAILED, CONFIGURATION = 1, 3
+
+_UNDEFINED_TABLE = "42P01"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="scenario-scheduler")
+def commands() -> None:
+    """Looks at every active mentor on a schedule, inside a hard time budget, and notifies nobody twice.
+
+    Settings come from the environment; the README has their table. Exit codes: 0 done, 1 partial or failed,
+    2 usage, 3 configuration.
+    """
+
+
+@commands.command()
+@click.option(
+    "--mentors", type=click.IntRange(0, 1_000_000), default=500, show_default=True, help="How many to seed."
+)
+@click.option("--once", is_flag=True, help="Leave after the summary, instead of serving until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON, alone on standard output.")
+def demo(mentors: int, once: bool, as_json: bool) -> None:
+    """See it work: a Postgres of its own, mentors, the server, and one tick over HTTP."""
+    from web.demo import run_demo
+
+    configure_logging(logging.WARNING)
+    summary = run_demo(Console(stderr=as_json), mentors, once=once, as_json=as_json)
+    sys.exit(0 if summary["completed"] else PARTIAL_OR_FAILED)
+
+
+@commands.command()
+def serve() -> None:
+    """Serve POST /run until SIGTERM, then drain."""
+    from web.serve import open_listener
+    from web.serve import serve as serve_until_signalled
+
+    configure_logging()
+    settings = load_settings("database_url", "secret")
+    drained = trio.run(serve_until_signalled, settings, open_listener(settings.bind))
+    sys.exit(0 if drained else PARTIAL_OR_FAILED)
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON, alone on standard output.")
+@click.option("--dry-run", is_flag=True, help="Walk and evaluate, and write nothing.")
+@click.option(
+    "--scenario",
+    "scenario_types",
+    metavar="TYPE",
+    multiple=True,
+    help="Only this scenario type; may be repeated.",
+)
+def run(as_json: bool, dry_run: bool, scenario_types: tuple[str, ...]) -> None:
+    """One run from the shell. Ctrl-C drains it, and the summary says what was left."""
+    configure_logging(logging.WARNING)
+    request = RunRequest(tuple(sorted(set(scenario_types))) or None, dry_run, source="command line")
+    console = Console(stderr=as_json)
+    summary = trio.run(_run, load_settings("database_url"), request, console)
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        console.print(summary_table(summary))
+    sys.exit(0 if summary["completed"] else PARTIAL_OR_FAILED)
+
+
+async def _run(settings: Settings, request: RunRequest, console: Console) -> dict[str, Any]:
+    async with open_scheduler(settings) as scheduler, trio.open_nursery() as nursery:
+        await nursery.start(watch_signals, scheduler.drain, nursery.cancel_scope.cancel)
+        expected = await scheduler.count_mentors() if console.is_terminal else 0
+        async with show_progress(console, scheduler, expected):
+            summary = await (await scheduler.start(request)).summary()
+        nursery.cancel_scope.cancel()
+        return summary.as_json()
+    raise click.Abort  # a second Ctrl-C
+
+
+@commands.command("migrate")
+@click.option(
+    "--with-example-tables", is_flag=True, help="Also make peer_mentors, assignments and activities."
+)
+def migrate_database(with_example_tables: bool) -> None:
+    """Bring the schema `scheduler` up to date; safe to repeat, and to run twice at once."""
+
+    async def migrate_it() -> list[str]:
+        async with open_database(_database_url()) as database:
+            return await migrate(database, with_example_tables=with_example_tables)
+
+    applied = trio.run(migrate_it)
+    for name in applied:
+        click.echo(f"applied {name}")
+    if not applied:
+        click.echo("nothing to do: the database is up to date")
+
+
+@commands.command()
+@click.option("--mentors", type=click.IntRange(1, 10_000_000), required=True, help="How many to insert.")
+def seed(mentors: int) -> None:
+    """Fill the example tables with mentors to try it on; never into a database that people use."""
+
+    async def seed_it() -> int:
+        async with open_database(_database_url()) as database:
+            try:
+                return await seed_mentors(database, mentors)
+            except StatementFailed as error:
+                if error.sqlstate == _UNDEFINED_TABLE:
+                    fault = "The example tables are missing; make them with `migrate --with-example-tables`."
+                    raise ConfigurationError([fault]) from error
+                raise
+
+    click.echo(f"inserted {trio.run(seed_it):,} mentors")
+
+
+@commands.command()
+def secret() -> None:
+    """Make a secret for SCHEDULER_SECRET: 256 random bits in hex."""
+    click.echo(secrets.token_hex(32))
+
+
+def _database_url() -> str:
+    url = load_settings("database_url").database_url
+    assert url is not None  # noqa: S101 - it was required
+    return url.get_secret_value()
+
+
+def main() -> None:
+    """Run a command; what people can mend is said in a sentence, anything else is a traceback."""
+    try:
+        commands()
+    except (SchedulerError, BaseExceptionGroup) as error:
+        leaves = list(_leaves(error))
+        if not all(isinstance(leaf, SchedulerError) for leaf in leaves):
+            raise
+        for leaf in leaves:
+            click.echo(str(leaf), err=True)
+        configuration = any(isinstance(leaf, ConfigurationError) for leaf in leaves)
+        sys.exit(CONFIGURATION if configuration else PARTIAL_OR_FAILED)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """What nurseries wrapped on the way up."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

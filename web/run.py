@@ -1,0 +1,54 @@
+"""This file is POST /run: the tick comes in, the summary goes out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import trio
+from pydantic import Field, field_validator
+from quart import Blueprint, Response, request
+
+from engine import RunRequest, Scheduler
+from web.auth import SECRET_HEADER, Credential, unauthorized
+from web.json_body import StrictModel, read_json_body
+
+MAX_BODY_BYTES = 16 * 1024
+
+ScenarioType = Annotated[str, Field(pattern=r"\A[a-z][a-z0-9_]{0,62}\Z")]
+
+
+class RunBody(StrictModel):
+    """What a caller may say; all of it may be left out."""
+
+    scenario_types: Annotated[list[ScenarioType], Field(min_length=1, max_length=100)] | None = None
+    dry_run: bool = False
+    source: Annotated[str, Field(pattern=r"\A[ -~]{1,64}\Z")] | None = None
+    invoked_at: Annotated[str, Field(max_length=40)] | None = None
+
+    @field_validator("invoked_at")
+    @classmethod
+    def _is_an_instant(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                datetime.fromisoformat(value)
+            except ValueError:
+                raise ValueError("must be an ISO 8601 instant") from None
+        return value
+
+
+def run_blueprint(scheduler: Scheduler, shared_secret: Credential) -> Blueprint:
+    blueprint = Blueprint("run", __name__)
+
+    @blueprint.post("/run")
+    async def post_run() -> Response | dict[str, Any]:
+        asked_at = trio.current_time()
+        if not shared_secret.opens_with_header(request.headers.getlist(SECRET_HEADER)):
+            return unauthorized("SharedSecret")
+        body = await read_json_body(RunBody, MAX_BODY_BYTES) or RunBody()
+        types = None if body.scenario_types is None else tuple(sorted(set(body.scenario_types)))
+        run_request = RunRequest(types, body.dry_run, body.source, body.invoked_at)
+        started = await scheduler.start(run_request, asked_at=asked_at)
+        return (await started.summary()).as_json()
+
+    return blueprint

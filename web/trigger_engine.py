@@ -1,0 +1,84 @@
+"""This file is POST /trigger-engine: the built-in trigger engine, for who invokes it over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import Field, model_validator
+from quart import Blueprint, Response, request
+
+from engine import RunContext, Scheduler, StatementFailed
+from web.answers import Refused
+from web.auth import Credential, unauthorized
+from web.json_body import StrictModel, read_json_body
+from web.run import ScenarioType
+
+MAX_MENTORS = 1_000
+
+# A thousand ids are 39 kB.
+MAX_BODY_BYTES = 64 * 1024
+
+_INVALID_PARAMETER = "22023"
+
+
+class InvocationBody(StrictModel):
+    """One mentor or many, never both; the rest is the same for both."""
+
+    mentor_id: UUID | None = None
+    mentor_ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_MENTORS)] | None = None
+    scenario_types: Annotated[list[ScenarioType], Field(min_length=1, max_length=100)] | None = None
+    dry_run: bool = False
+    run_id: UUID | None = None
+
+    @model_validator(mode="after")
+    def _names_mentors_once(self) -> Self:
+        if (self.mentor_id is None) == (self.mentor_ids is None):
+            raise ValueError("give either mentor_id or mentor_ids")
+        if self.mentor_ids is not None and len(set(self.mentor_ids)) < len(self.mentor_ids):
+            raise ValueError("mentor_ids names a mentor twice")
+        return self
+
+
+def trigger_engine_blueprint(scheduler: Scheduler, service_role_key: Credential) -> Blueprint:
+    blueprint = Blueprint("trigger_engine", __name__)
+
+    @blueprint.post("/trigger-engine")
+    async def post_trigger_engine() -> Response | dict[str, Any]:
+        if not service_role_key.opens_with_bearer(request.headers.getlist("Authorization")):
+            return unauthorized("Bearer")
+        body = await read_json_body(InvocationBody, MAX_BODY_BYTES)
+        if body is None:
+            raise Refused(422, "invalid_body", "The body must name a mentor_id, or mentor_ids.")
+        if body.mentor_id is not None:
+            [result] = await _evaluate(scheduler, body, [body.mentor_id])
+            return result
+        return {"results": await _evaluate(scheduler, body, body.mentor_ids or [])}
+
+    return blueprint
+
+
+async def _evaluate(
+    scheduler: Scheduler, body: InvocationBody, mentor_ids: Sequence[UUID]
+) -> list[dict[str, Any]]:
+    """A result for every mentor, in the order asked for, also for those with nothing due."""
+    types = None if body.scenario_types is None else tuple(body.scenario_types)
+    context = RunContext(body.run_id, types, body.dry_run)
+    try:
+        results = await scheduler.evaluate(context, mentor_ids)
+    except StatementFailed as error:
+        if error.sqlstate == _INVALID_PARAMETER:
+            raise Refused(
+                422, "unknown_scenario_type", "scenario_types names one that is unknown here."
+            ) from None
+        raise
+    due = {result.mentor_id: result for result in results}
+    return [
+        {
+            "mentor_id": str(mentor_id),
+            "dispatched": list(due[mentor_id].dispatched) if mentor_id in due else [],
+            "suppressed": list(due[mentor_id].suppressed) if mentor_id in due else [],
+        }
+        for mentor_id in mentor_ids
+    ]
