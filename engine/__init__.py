@@ -1,0 +1,59 @@
+"""This folder is the scheduler without its web layer: open one, start a run, await its summary."""
+
+from engine.database import Database, open_database
+from engine.embedded import find_binaries, open_embedded_postgres
+from engine.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    Draining,
+    DryRunUnsupported,
+    EmbeddedPostgresError,
+    MigrationError,
+    NotNow,
+    NotReady,
+    RequestRefused,
+    RunFailed,
+    RunInProgress,
+    SchedulerError,
+    StatementFailed,
+    UnknownScenarioType,
+)
+from engine.migrations import migrate
+from engine.scheduler import RunRequest, Scheduler, open_scheduler
+from engine.seeding import seed_mentors
+from engine.settings import Settings, load_settings
+from engine.started_run import StartedRun
+from engine.tally import StopReason, Summary
+from engine.trigger.protocol import RunContext
+
+__all__ = [
+    "ConfigurationError",
+    "Database",
+    "DatabaseUnavailable",
+    "Draining",
+    "DryRunUnsupported",
+    "EmbeddedPostgresError",
+    "MigrationError",
+    "NotNow",
+    "NotReady",
+    "RequestRefused",
+    "RunContext",
+    "RunFailed",
+    "RunInProgress",
+    "RunRequest",
+    "Scheduler",
+    "SchedulerError",
+    "Settings",
+    "StartedRun",
+    "StatementFailed",
+    "StopReason",
+    "Summary",
+    "UnknownScenarioType",
+    "find_binaries",
+    "load_settings",
+    "migrate",
+    "open_database",
+    "open_embedded_postgres",
+    "open_scheduler",
+    "seed_mentors",
+]

@@ -49,7 +49,12 @@ _UNAVAILABLE = {
 class Transaction:
     """One open transaction on one connection, never used by two tasks at once."""
 
-    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
+    def __init__(
+        self,
+        loop: trio_asyncio.BaseTrioEventLoop,
+        connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record],
+    ) -> None:
+        self._loop = loop
         self._connection = connection
 
     async def fetch(self, statement: Statement, *arguments: Any) -> Sequence[asyncpg.Record]:
@@ -58,7 +63,7 @@ class Transaction:
         **Cancellation:** leave the transaction's block; it rolls back.
         """
         with _translated_errors(statement.name):
-            return await _on_asyncio(lambda: self._connection.fetch(statement.sql, *arguments))
+            return await _on_asyncio(self._loop, lambda: self._connection.fetch(statement.sql, *arguments))
 
     async def execute(self, script: Statement) -> None:
         """Any number of statements without parameters.
@@ -66,13 +71,15 @@ class Transaction:
         **Cancellation:** as `fetch`.
         """
         with _translated_errors(script.name):
-            await _on_asyncio(lambda: self._connection.execute(script.sql))
+            await _on_asyncio(self._loop, lambda: self._connection.execute(script.sql))
 
 
 class Database:
     """A pool of connections. Every call takes one and gives it back before it returns."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    def __init__(self, loop: trio_asyncio.BaseTrioEventLoop, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        # Held, not looked up: whoever calls may be a task that was not started inside the loop.
+        self._loop = loop
         self._pool = pool
 
     async def fetch(
@@ -95,7 +102,7 @@ class Database:
                 await self._release(connection)
 
         with _translated_errors(statement.name), trio.move_on_after(answer_within):
-            return await _on_asyncio(fetch)
+            return await _on_asyncio(self._loop, fetch)
         raise DatabaseUnavailable(
             f"Postgres did not answer within {answer_within:g} s; check the network and its load."
         )
@@ -107,9 +114,9 @@ class Database:
         **Cancellation:** rolled back, within RELEASE_TIMEOUT.
         """
         with _translated_errors("begin"):
-            connection = await _on_asyncio(self._pool.acquire)
+            connection = await _on_asyncio(self._loop, self._pool.acquire)
         try:
-            transaction = Transaction(connection)
+            transaction = Transaction(self._loop, connection)
             await transaction.execute(Statement("begin", "begin"))
             yield transaction
             await transaction.execute(Statement("commit", "commit"))
@@ -120,7 +127,7 @@ class Database:
             raise
         finally:
             with trio.CancelScope(shield=True):
-                await _on_asyncio(lambda: self._release(connection))
+                await _on_asyncio(self._loop, lambda: self._release(connection))
 
     async def _release(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
         try:
@@ -139,7 +146,7 @@ async def open_database(
 
     **Cancellation:** every connection is closed, or thrown away after RELEASE_TIMEOUT.
     """
-    async with trio_asyncio.open_loop():
+    async with trio_asyncio.open_loop() as loop:
         pool = asyncpg.create_pool(
             url,
             min_size=0,
@@ -149,12 +156,12 @@ async def open_database(
             statement_cache_size=0 if pooler == "transaction" else 100,
             server_settings={"application_name": "scenario-scheduler"},
         )
-        await _on_asyncio(lambda: _initialised(pool))
+        await _on_asyncio(loop, lambda: _initialised(pool))
         try:
-            yield Database(pool)
+            yield Database(loop, pool)
         finally:
             with trio.CancelScope(shield=True):
-                await _on_asyncio(lambda: _close(pool))
+                await _on_asyncio(loop, lambda: _close(pool))
 
 
 async def _initialised(pool: asyncpg.Pool[asyncpg.Record]) -> None:
@@ -172,13 +179,13 @@ async def _close(pool: asyncpg.Pool[asyncpg.Record]) -> None:
         pool.terminate()
 
 
-async def _on_asyncio(work: Callable[[], Awaitable[T]]) -> T:
+async def _on_asyncio(loop: trio_asyncio.BaseTrioEventLoop, work: Callable[[], Awaitable[T]]) -> T:
     """Await asyncio's `work` from trio. A cancel in trio is one cancel there, and `work` ends before this."""
 
     async def run() -> T:
         return await work()
 
-    return await trio_asyncio.aio_as_trio(run)()  # type: ignore[no-any-return]
+    return await loop.run_aio_coroutine(run())  # type: ignore[no-any-return]
 
 
 @contextmanager

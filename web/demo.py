@@ -61,7 +61,7 @@ async def _demo(
         scheduler = await nursery.start(serve, settings, listener)
         walked = await scheduler.count_mentors()
         console.print(
-            f"Seeded {mentors:,} mentors; {walked:,} of them are active with an eligible assignment. "
+            f"Seeded {mentors:,} mentors; {walked:,} of them are active with an eligible assignment.\n"
             f"Serving on {url}, and ticking it:"
         )
         summary = await _tick(console, scheduler, settings, url, walked)

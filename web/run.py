@@ -15,7 +15,7 @@ from web.json_body import StrictModel, read_json_body
 
 MAX_BODY_BYTES = 16 * 1024
 
-ScenarioType = Annotated[str, Field(pattern=r"\A[a-z][a-z0-9_]{0,62}\Z")]
+ScenarioType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
 
 class RunBody(StrictModel):
@@ -23,7 +23,7 @@ class RunBody(StrictModel):
 
     scenario_types: Annotated[list[ScenarioType], Field(min_length=1, max_length=100)] | None = None
     dry_run: bool = False
-    source: Annotated[str, Field(pattern=r"\A[ -~]{1,64}\Z")] | None = None
+    source: Annotated[str, Field(pattern=r"^[ -~]{1,64}$")] | None = None
     invoked_at: Annotated[str, Field(max_length=40)] | None = None
 
     @field_validator("invoked_at")

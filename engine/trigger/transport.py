@@ -1,8 +1,8 @@
 """This file is what the HTTP trigger engine asks of a transport: one POST, one answer, nothing clever.
 
 A transport knows HTTP and nothing of mentors. It never follows a redirect, never decompresses, never reads
-the environment, and bounds what a lying or endless answer can make it hold in memory. Three of them pass one
-conformance suite: `direct`, `httpx`, `asks`.
+the environment, keeps no cookie, and bounds what a lying or endless answer can make it hold in memory. Three
+of them pass one conformance suite: `direct`, `httpx`, `asks`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ class TransportConnection(Protocol):
     async def post(self, headers: Mapping[str, str], body: bytes, max_body_bytes: int) -> Answer:
         """Send one POST and read its whole answer, whatever its status; 1xx answers are skipped.
 
+        `headers` go out beside those of the connection. A kept-alive connection that was closed, or that
+        said something unasked, since its last answer is replaced before anything is sent.
+
         Raises InvocationFailed with one of these error classes, after which a fresh connection is used:
         `connection_refused` (no connection: refused, no such host, TLS not established; retryable, but TLS
         not), `connection_reset` (cut before a byte of answer, retryable), `connection_cut` (cut in
@@ -45,12 +48,16 @@ class TransportConnection(Protocol):
     async def drop(self) -> None:
         """Close the connection: the caller did not understand the last answer. The next call opens another.
 
-        **Cancellation:** never waits for the network.
+        **Cancellation:** never waits for the network, so the connection is closed all the same.
         """
         ...
 
 
 class Transport(Protocol):
-    def open_connection(self) -> AbstractAsyncContextManager[TransportConnection]:
-        """Connects nothing yet; closing closes what was opened."""
+    def open_connection(self, headers: Mapping[str, str]) -> AbstractAsyncContextManager[TransportConnection]:
+        """Connect nothing yet; closing closes what was opened.
+
+        `headers` are sent with every POST, so that a transport can encode them once. Names and values are
+        printable ASCII: the caller has checked them.
+        """
         ...

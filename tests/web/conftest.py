@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 import trio
 from pydantic import SecretStr
-from quart.typing import TestClientProtocol
+from quart.typing import TestClientProtocol as Client
 
 from engine import RunContext, RunRequest, Settings, StopReason, Summary
 from engine.errors import SchedulerError
@@ -86,5 +86,5 @@ def make_settings(**changes: object) -> Settings:
 
 
 @pytest.fixture
-def client(scheduler: FakeScheduler) -> TestClientProtocol:
+def client(scheduler: FakeScheduler) -> Client:
     return create_app(scheduler, make_settings()).test_client()

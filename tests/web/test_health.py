@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import trio
-from quart.typing import TestClientProtocol
+from quart.typing import TestClientProtocol as Client
 from trio.testing import MockClock
 
 from engine import DatabaseUnavailable
@@ -11,9 +11,7 @@ from tests.web.conftest import FakeScheduler
 from tests.web.test_run import assert_refused
 
 
-async def test_healthz_speaks_for_the_process_alone(
-    client: TestClientProtocol, scheduler: FakeScheduler
-) -> None:
+async def test_healthz_speaks_for_the_process_alone(client: Client, scheduler: FakeScheduler) -> None:
     scheduler.error = DatabaseUnavailable("Postgres is away.")
     response = await client.get("/healthz")
     assert (response.status_code, await response.get_json()) == (200, {"status": "alive"})
@@ -21,7 +19,7 @@ async def test_healthz_speaks_for_the_process_alone(
 
 
 async def test_readyz_is_asked_of_the_database_once_a_second_however_many_ask(
-    client: TestClientProtocol, scheduler: FakeScheduler, autojump_clock: MockClock
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
 ) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(20):

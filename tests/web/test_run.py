@@ -6,7 +6,7 @@ import json
 
 import pytest
 import trio
-from quart.typing import TestClientProtocol
+from quart.typing import TestClientProtocol as Client
 from trio.testing import MockClock
 
 from engine import (
@@ -32,14 +32,14 @@ async def assert_refused(response, status: int, code: str) -> str:
     assert response.status_code == status
     assert response.content_type == "application/json"
     body = await response.get_json()
-    assert list(body) == ["error", "detail"] or set(body) == {"error", "detail"}
+    assert list(body) == ["error", "detail"]
     assert body["error"] == code
     assert body["detail"].endswith(".")
     return body["detail"]
 
 
 async def test_a_tick_is_answered_with_the_summary_in_its_documented_order(
-    client: TestClientProtocol,
+    client: Client,
 ) -> None:
     response = await client.post("/run", headers=AUTHORIZED)
     assert response.status_code == 200
@@ -63,7 +63,7 @@ async def test_a_tick_is_answered_with_the_summary_in_its_documented_order(
     ],
 )
 async def test_a_missing_or_wrong_secret_is_401_and_no_run(
-    headers: list[tuple[str, str]], client: TestClientProtocol, scheduler: FakeScheduler
+    headers: list[tuple[str, str]], client: Client, scheduler: FakeScheduler
 ) -> None:
     from werkzeug.datastructures import Headers
 
@@ -88,7 +88,7 @@ async def test_a_secret_that_is_not_set_matches_nothing(given: str, scheduler: F
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"])
-async def test_another_method_is_405_before_anything_else(method: str, client: TestClientProtocol) -> None:
+async def test_another_method_is_405_before_anything_else(method: str, client: Client) -> None:
     response = await client.open("/run", method=method)
     assert response.status_code == 405
     assert response.headers["Allow"] == "POST"
@@ -96,13 +96,11 @@ async def test_another_method_is_405_before_anything_else(method: str, client: T
         await assert_refused(response, 405, "method_not_allowed")
 
 
-async def test_an_unknown_path_is_404_as_json(client: TestClientProtocol) -> None:
+async def test_an_unknown_path_is_404_as_json(client: Client) -> None:
     await assert_refused(await client.get("/runs/../etc"), 404, "not_found")
 
 
-async def test_what_a_caller_says_reaches_the_run(
-    client: TestClientProtocol, scheduler: FakeScheduler
-) -> None:
+async def test_what_a_caller_says_reaches_the_run(client: Client, scheduler: FakeScheduler) -> None:
     body = {
         "scenario_types": ["milestone", "expiry", "milestone"],
         "dry_run": True,
@@ -121,19 +119,19 @@ async def test_what_a_caller_says_reaches_the_run(
     [(AUTHORIZED, b""), (JSON, b""), (JSON, b"{}"), (JSON, b'{"scenario_types": null}')],
 )
 async def test_an_empty_body_asks_for_everything(
-    headers: dict[str, str], body: bytes, client: TestClientProtocol, scheduler: FakeScheduler
+    headers: dict[str, str], body: bytes, client: Client, scheduler: FakeScheduler
 ) -> None:
     assert (await client.post("/run", headers=headers, data=body)).status_code == 200
     assert scheduler.requests == [RunRequest()]
 
 
-async def test_a_charset_in_the_content_type_is_fine(client: TestClientProtocol) -> None:
+async def test_a_charset_in_the_content_type_is_fine(client: Client) -> None:
     headers = AUTHORIZED | {"Content-Type": "application/json; charset=utf-8"}
     assert (await client.post("/run", headers=headers, data=b"{}")).status_code == 200
 
 
 async def test_the_budget_counts_from_when_the_tick_came_in(
-    client: TestClientProtocol, scheduler: FakeScheduler, autojump_clock: MockClock
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
 ) -> None:
     await trio.sleep(7.5)
     await client.post("/run", headers=AUTHORIZED)
@@ -141,34 +139,32 @@ async def test_the_budget_counts_from_when_the_tick_came_in(
 
 
 @pytest.mark.parametrize("size", [16 * 1024 + 1, 1_000_000])
-async def test_a_body_over_16_kib_is_413(
-    size: int, client: TestClientProtocol, scheduler: FakeScheduler
-) -> None:
+async def test_a_body_over_16_kib_is_413(size: int, client: Client, scheduler: FakeScheduler) -> None:
     response = await client.post("/run", headers=JSON, data=b" " * size)
     await assert_refused(response, 413, "body_too_large")
     assert scheduler.requests == []
 
 
-async def test_a_body_of_16_kib_is_read(client: TestClientProtocol) -> None:
+async def test_a_body_of_16_kib_is_read(client: Client) -> None:
     assert (await client.post("/run", headers=JSON, data=b"{}".ljust(16 * 1024))).status_code == 200
 
 
-async def test_a_body_over_16_kib_without_a_length_is_413(client: TestClientProtocol) -> None:
+async def test_a_body_over_16_kib_without_a_length_is_413(client: Client) -> None:
     async with client.request("/run", method="POST", headers=JSON) as connection:
         for _ in range(17):
             await connection.send(b" " * 1024)
         await connection.send_complete()
-        await connection.receive()
-    await assert_refused(await connection.as_response(), 413, "body_too_large")
+        body = json.loads(await connection.receive())
+    assert (connection.status_code, body["error"]) == (413, "body_too_large")
 
 
 async def test_a_body_that_does_not_arrive_within_a_second_is_408(
-    client: TestClientProtocol, scheduler: FakeScheduler, autojump_clock: MockClock
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
 ) -> None:
     async with client.request("/run", method="POST", headers=JSON) as connection:
         await connection.send(b"{")
-        await connection.receive()
-    await assert_refused(await connection.as_response(), 408, "body_timeout")
+        body = json.loads(await connection.receive())
+    assert (connection.status_code, body["error"]) == (408, "body_timeout")
     assert trio.current_time() == 1.0
     assert scheduler.requests == []
 
@@ -176,9 +172,7 @@ async def test_a_body_that_does_not_arrive_within_a_second_is_408(
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonx"]
 )
-async def test_a_body_that_does_not_say_it_is_json_is_415(
-    content_type: str, client: TestClientProtocol
-) -> None:
+async def test_a_body_that_does_not_say_it_is_json_is_415(content_type: str, client: Client) -> None:
     headers = AUTHORIZED | {"Content-Type": content_type}
     await assert_refused(
         await client.post("/run", headers=headers, data=b"{}"), 415, "unsupported_media_type"
@@ -199,7 +193,7 @@ async def test_a_body_that_does_not_say_it_is_json_is_415(
         b"{} {}",
     ],
 )
-async def test_what_is_not_json_or_nested_too_deep_is_400(body: bytes, client: TestClientProtocol) -> None:
+async def test_what_is_not_json_or_nested_too_deep_is_400(body: bytes, client: Client) -> None:
     await assert_refused(await client.post("/run", headers=JSON, data=body), 400, "malformed_json")
 
 
@@ -229,15 +223,13 @@ async def test_what_is_not_json_or_nested_too_deep_is_400(body: bytes, client: T
     ],
     ids=repr,
 )
-async def test_json_of_another_shape_is_422(
-    body: object, client: TestClientProtocol, scheduler: FakeScheduler
-) -> None:
+async def test_json_of_another_shape_is_422(body: object, client: Client, scheduler: FakeScheduler) -> None:
     await assert_refused(await client.post("/run", headers=JSON, data=json.dumps(body)), 422, "invalid_body")
     assert scheduler.requests == []
 
 
 async def test_an_unknown_key_is_answered_with_the_known_ones_and_not_echoed(
-    client: TestClientProtocol,
+    client: Client,
 ) -> None:
     response = await client.post("/run", headers=JSON, data=b'{"4cf4a5b0-personal": 1}')
     detail = await assert_refused(response, 422, "invalid_body")
@@ -266,7 +258,7 @@ async def test_a_run_that_can_not_be_is_answered_with_its_reason(
     status: int,
     code: str,
     retry_after: str | None,
-    client: TestClientProtocol,
+    client: Client,
     scheduler: FakeScheduler,
 ) -> None:
     scheduler.error = error
@@ -279,7 +271,7 @@ async def test_a_run_that_can_not_be_is_answered_with_its_reason(
         assert detail == str(error)
 
 
-async def test_no_answer_is_kept_by_a_cache(client: TestClientProtocol) -> None:
+async def test_no_answer_is_kept_by_a_cache(client: Client) -> None:
     for response in (await client.post("/run", headers=AUTHORIZED), await client.get("/nothing")):
         assert response.headers["Cache-Control"] == "no-store"
         assert response.headers["X-Content-Type-Options"] == "nosniff"

@@ -6,7 +6,7 @@ import json
 from uuid import UUID
 
 import pytest
-from quart.typing import TestClientProtocol
+from quart.typing import TestClientProtocol as Client
 
 from engine import DatabaseUnavailable, RunContext, StatementFailed
 from engine.trigger.in_database import MentorResult
@@ -20,7 +20,7 @@ ONE, TWO, THREE = (str(mentor_id) for mentor_id in ids(3))
 
 
 async def test_one_mentor_is_answered_with_what_was_dispatched_and_suppressed(
-    client: TestClientProtocol, scheduler: FakeScheduler
+    client: Client, scheduler: FakeScheduler
 ) -> None:
     scheduler.due = [MentorResult(UUID(ONE), ["inactivity"], ["expiry"])]
     body = {"mentor_id": ONE, "scenario_types": None, "dry_run": False, "run_id": str(RUN_ID)}
@@ -34,7 +34,7 @@ async def test_one_mentor_is_answered_with_what_was_dispatched_and_suppressed(
 
 
 async def test_many_mentors_are_each_answered_also_those_with_nothing_due(
-    client: TestClientProtocol, scheduler: FakeScheduler
+    client: Client, scheduler: FakeScheduler
 ) -> None:
     scheduler.due = [MentorResult(UUID(TWO), ["milestone"], [])]
     body = {"mentor_ids": [THREE, TWO], "scenario_types": ["milestone"], "dry_run": True}
@@ -53,7 +53,7 @@ async def test_many_mentors_are_each_answered_also_those_with_nothing_due(
     ["", "Bearer", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x", "Bearer "],
 )
 async def test_a_missing_or_wrong_key_is_401(
-    authorization: str, client: TestClientProtocol, scheduler: FakeScheduler
+    authorization: str, client: Client, scheduler: FakeScheduler
 ) -> None:
     headers = JSON | {"Authorization": authorization}
     response = await client.post("/trigger-engine", headers=headers, data=json.dumps({"mentor_id": ONE}))
@@ -87,7 +87,7 @@ async def test_there_is_no_trigger_engine_while_no_key_is_set(scheduler: FakeSch
     ids=lambda body: ",".join(body) or "empty",
 )
 async def test_an_invocation_of_another_shape_is_422(
-    body: dict[str, object], client: TestClientProtocol, scheduler: FakeScheduler
+    body: dict[str, object], client: Client, scheduler: FakeScheduler
 ) -> None:
     response = await client.post("/trigger-engine", headers=JSON, data=json.dumps(body))
     detail = await assert_refused(response, 422, "invalid_body")
@@ -95,13 +95,13 @@ async def test_an_invocation_of_another_shape_is_422(
     assert scheduler.invocations == []
 
 
-async def test_a_thousand_mentors_are_one_invocation(client: TestClientProtocol) -> None:
+async def test_a_thousand_mentors_are_one_invocation(client: Client) -> None:
     body = {"mentor_ids": [str(mentor_id) for mentor_id in ids(1_000)]}
     response = await client.post("/trigger-engine", headers=JSON, data=json.dumps(body))
     assert len((await response.get_json())["results"]) == 1_000
 
 
-async def test_an_empty_body_is_422(client: TestClientProtocol) -> None:
+async def test_an_empty_body_is_422(client: Client) -> None:
     await assert_refused(await client.post("/trigger-engine", headers=JSON), 422, "invalid_body")
 
 
@@ -115,7 +115,7 @@ async def test_an_empty_body_is_422(client: TestClientProtocol) -> None:
     ids=str,
 )
 async def test_what_postgres_refuses_is_answered_so_that_the_caller_knows_whether_to_ask_again(
-    error: Exception, status: int, code: str, client: TestClientProtocol, scheduler: FakeScheduler
+    error: Exception, status: int, code: str, client: Client, scheduler: FakeScheduler
 ) -> None:
     scheduler.error = error
     response = await client.post("/trigger-engine", headers=JSON, data=json.dumps({"mentor_id": ONE}))

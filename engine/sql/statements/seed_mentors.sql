@@ -5,7 +5,7 @@
 --
 -- Returns mentors, how many were inserted; those that are there already stay as they are. One in five is
 -- paused or deactivated, and one in ten has no eligible assignment. Activity has a long tail: most mentors
--- have a few, some dozens, and one in eight nothing within the last two weeks. One assignment in twelve ends
+-- have one or two, some dozens, and one in eight nothing within the last two weeks. One assignment in twelve ends
 -- within a week.
 with drawn as (
   select md5($2 || ':mentor:' || i)::uuid as id,
@@ -41,5 +41,5 @@ activities as (
            - floor(nth * (1 + idle_draw * 5))::int,
          (array['conversation', 'visit', 'course'])[1 + nth % 3]
     from drawn join mentors using (id)
-   cross join lateral generate_series(0, floor(power(activity_draw, 4) * 60)::int) nth)
+   cross join lateral generate_series(0, floor(power(activity_draw, 20) * 60)::int) nth)
 select count(*) as mentors from mentors

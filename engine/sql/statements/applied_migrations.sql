@@ -1,0 +1,4 @@
+-- The migrations that were applied to this database. No parameters.
+--
+-- Returns version, checksum.
+select version, checksum from scheduler.migrations

@@ -1,0 +1,159 @@
+"""This file is what the database tests share: mentors by their properties, and calls of `scheduler.evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import trio
+
+from engine.database import Database, Transaction, open_database
+from engine.statements import Statement
+
+# Seconds within which the server must have come to where a test wants it. Only a failing test waits so long.
+PATIENCE = 10.0
+
+Answers = dict[UUID, tuple[list[str], list[str]]]
+
+
+@dataclass(frozen=True)
+class Mentor:
+    id: UUID
+    user_id: UUID
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """Migrated, with the example tables, empty."""
+    async with open_database(database_url, max_connections=60) as database:
+        yield database
+
+
+async def query(on: Database | Transaction, sql: str, *arguments: Any) -> Sequence[Any]:
+    return await on.fetch(Statement("test", sql), *arguments)
+
+
+async def value(on: Database | Transaction, sql: str, *arguments: Any) -> Any:
+    [row] = await query(on, sql, *arguments)
+    return row[0]
+
+
+async def add_mentor(
+    on: Database | Transaction,
+    *,
+    id: UUID | None = None,
+    status: str = "active",
+    age: int = 100,
+    last_activity: int | None = 0,
+    activities: int = 1,
+    assignment: str = "active",
+    expires_in: int = 60,
+) -> Mentor:
+    """With nothing due, unless it is said otherwise. Everything in days, before today and after it."""
+    mentor = Mentor(id or uuid4(), uuid4())
+    await query(
+        on,
+        "insert into public.peer_mentors (id, user_id, status, created_at) "
+        "values ($1, $2, $3, now() - make_interval(days => $4))",
+        *(mentor.id, mentor.user_id, status, age),
+    )
+    await query(
+        on,
+        "insert into public.assignments (id, mentor_id, status, expires_at) "
+        "values (gen_random_uuid(), $1, $2, (now() at time zone 'utc')::date + $3::int)",
+        *(mentor.id, assignment, expires_in),
+    )
+    if last_activity is not None:
+        await add_activities(on, mentor, activities, last_activity)
+    return mentor
+
+
+async def add_activities(
+    on: Database | Transaction, mentor: Mentor, activities: int = 1, days_ago: int = 0
+) -> None:
+    await query(
+        on,
+        "insert into public.activities (user_id, activity_date, kind) "
+        "select $1, (now() at time zone 'utc')::date - $3::int, 'visit' from generate_series(1, $2::int)",
+        *(mentor.user_id, activities, days_ago),
+    )
+
+
+async def evaluate(
+    on: Database | Transaction,
+    mentors: Sequence[Mentor | UUID],
+    *,
+    types: Sequence[str] | None = None,
+    dry_run: bool = False,
+    run_id: UUID | None = None,
+    overrides: Any = None,
+) -> Answers:
+    """Dispatched and suppressed types per mentor."""
+    rows = await query(
+        on,
+        "select * from scheduler.evaluate($1, $2, $3, $4, $5)",
+        [mentor.id if isinstance(mentor, Mentor) else mentor for mentor in mentors],
+        *(types, dry_run, run_id, None if overrides is None else json.dumps(overrides)),
+    )
+    return {row["mentor_id"]: (sorted(row["dispatched"]), sorted(row["suppressed"])) for row in rows}
+
+
+async def count_notifications(on: Database | Transaction) -> int:
+    return int(await value(on, "select count(*) from scheduler.notifications"))
+
+
+async def move_back(on: Database | Transaction, by: str) -> None:
+    """As if all that was sent had been sent earlier, by an interval given as an SQL expression."""
+    await query(
+        on,
+        f"update scheduler.cooldowns set cooldown_window_start = cooldown_window_start - ({by})",
+    )
+    await query(
+        on,
+        f"update scheduler.notifications set cooldown_window_start = cooldown_window_start - ({by}), "
+        f"evaluation_date = ((cooldown_window_start - ({by})) at time zone 'utc')::date",
+    )
+
+
+async def wait_until_blocked(on: Database | Transaction, sessions: int = 1) -> None:
+    """Until so many sessions of this database wait for a lock."""
+    await _wait_until(
+        on,
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+        lambda blocked: blocked >= sessions,
+    )
+
+
+async def wait_until_gone(on: Database | Transaction, marker: str) -> None:
+    """Until no other session runs a statement that holds the marker."""
+    await _wait_until(
+        on,
+        "select count(*) from pg_stat_activity "
+        "where state = 'active' and query like '%' || $1 || '%' and pid <> pg_backend_pid()",
+        lambda running: running == 0,
+        marker,
+    )
+
+
+async def wait_until_running(on: Database | Transaction, marker: str) -> None:
+    """Until another session runs a statement that holds the marker."""
+    await _wait_until(
+        on,
+        "select count(*) from pg_stat_activity "
+        "where state = 'active' and query like '%' || $1 || '%' and pid <> pg_backend_pid()",
+        lambda running: running > 0,
+        marker,
+    )
+
+
+async def _wait_until(
+    on: Database | Transaction, sql: str, is_so: Callable[[int], bool], *arguments: Any
+) -> None:
+    with trio.fail_after(PATIENCE):
+        # Statistics are a snapshot of the transaction, so this takes a statement of its own each time.
+        while not is_so(await value(on, sql, *arguments)):
+            await trio.sleep(0.005)
