@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import logging
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 import httpx
+import structlog
 import trio
 
 from bench.trigger_engine import latency_function
@@ -109,6 +111,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--transport", default="direct")
     arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with (
         open_embedded_postgres(find_binaries(None)) as postgres,
         trigger_engine_process(arguments.latency) as url,

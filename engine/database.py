@@ -149,6 +149,7 @@ async def open_database(
     async with trio_asyncio.open_loop() as loop:
         pool = asyncpg.create_pool(
             url,
+            loop=loop,
             min_size=0,
             max_size=max_connections,
             timeout=STATEMENT_TIMEOUT,
@@ -185,16 +186,21 @@ async def _on_asyncio(loop: trio_asyncio.BaseTrioEventLoop, work: Callable[[], A
     async def run() -> T:
         return await work()
 
-    return await loop.run_aio_coroutine(run())  # type: ignore[no-any-return]
+    # asyncio asks the caller's context which loop is the current one: without this it finds none, or another's.
+    token = trio_asyncio.current_loop.set(loop)
+    try:
+        return await loop.run_aio_coroutine(run())  # type: ignore[no-any-return]
+    finally:
+        trio_asyncio.current_loop.reset(token)
 
 
 @contextmanager
 def _translated_errors(name: str) -> Iterator[None]:
     try:
         yield
-    except asyncpg.DataError:
-        raise  # an argument of the wrong type: a bug of ours
     except asyncpg.PostgresError as error:
+        if isinstance(error, asyncpg.DataError) and error.severity is None:
+            raise  # not from the server: asyncpg was given an argument of the wrong type, a bug of ours
         state = error.sqlstate or "XX000"
         for prefix, reason in _UNAVAILABLE.items():
             if state.startswith(prefix):

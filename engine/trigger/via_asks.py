@@ -177,10 +177,7 @@ class _Exchange:
                 )
             elif isinstance(event, h11.EndOfMessage):
                 self.reusable = (
-                    self._sent
-                    and connection.our_state is h11.DONE
-                    and connection.their_state is h11.DONE
-                    and not connection.trailing_data[0]
+                    self._sent and connection.our_state is h11.DONE and not connection.trailing_data[0]
                 )
                 return event
             elif not isinstance(event, h11.InformationalResponse):

@@ -151,7 +151,6 @@ def _check_header(response: httpx.Response, max_body_bytes: int) -> None:
         raise InvocationFailed("oversize_answer")
     if (
         not response.http_version.startswith("HTTP/1.")
-        or response.status_code < 200  # 101, the others are skipped by httpcore
         or headers.get("content-encoding", "identity").lower() != "identity"
     ):
         raise InvocationFailed("malformed_answer")

@@ -273,9 +273,9 @@ async def test_a_drain_begins_no_page_and_no_chunk_and_finishes_what_is_in_fligh
     assert walk.progress.low_water_mark.last_id == UUID(int=10)
 
 
-async def test_a_drain_stands_when_the_database_goes_away_afterwards(autojump_clock: MockClock) -> None:
-    mentors = FakeMentors(ids(1_000), page_latency=0.1, away=lambda now: now > 0.15)
-    walk = Walkthrough(mentors, FakeTriggerEngine(latency=lambda chunk: 3.0))
+async def test_a_drain_stands_when_the_database_is_away_as_well(autojump_clock: MockClock) -> None:
+    mentors = FakeMentors(ids(1_000), page_latency=0.1, away=lambda now: 0.15 < now < 2.0)
+    walk = Walkthrough(mentors, FakeTriggerEngine(latency=lambda chunk: 3.0), limits=limits(page_size=5))
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -285,7 +285,16 @@ async def test_a_drain_stands_when_the_database_goes_away_afterwards(autojump_cl
 
         summary = await walk.run()
     assert summary.stop_reason is StopReason.DRAINING
-    assert summary.total_evaluated == 10
+    assert (summary.total_evaluated, summary.total_unprocessed) == (5, 995)
+
+
+async def test_a_database_that_was_away_for_a_while_is_not_why_a_later_run_is_partial(
+    autojump_clock: MockClock,
+) -> None:
+    mentors = FakeMentors(ids(1_000), page_latency=0.1, away=lambda now: 0.15 < now < 1.0)
+    summary = await Walkthrough(mentors, FakeTriggerEngine(), run_budget=budget(1.5, 5.0, 6.0)).run()
+    assert summary.stop_reason is StopReason.SOFT_THRESHOLD
+    assert 100 < summary.total_evaluated < 1_000
 
 
 async def test_a_bug_in_the_trigger_engine_ends_the_run_at_once(autojump_clock: MockClock) -> None:

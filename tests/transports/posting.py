@@ -12,7 +12,7 @@ from engine.errors import InvocationFailed
 from engine.trigger.transport import Answer, Transport, TransportConnection
 from tests.transports.scripted_server import PATIENCE, Peer
 
-MAX_BODY_BYTES = 1000
+MAX_BODY_BYTES = 20_000
 OK = b"HTTP/1.1 200 OK\r\n"
 RIGHT = OK + b"Content-Length: 5\r\n\r\nright"
 

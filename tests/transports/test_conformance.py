@@ -485,6 +485,7 @@ async def test_a_host_name_that_cannot_be_one_is_refused(make_transport: MakeTra
         b"HTTP/1.1 007 Bond\r\n\r\n",
         b"HTTP/2.0 200 OK\r\nContent-Length: 5\r\n\r\nright",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
         OK + b"no colon\r\n\r\n",
         OK + b"Content-Length: -5\r\n\r\nright",
         OK + b"Content-Length: five\r\n\r\nright",
@@ -537,7 +538,7 @@ async def test_a_body_of_small_chunks_at_its_limit_is_heard(
     [
         (b"Content-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1), b""),  # refused before a byte of it came
         (b"Content-Length: 999999999999\r\n\r\n", b""),
-        (b"Transfer-Encoding: chunked\r\n\r\n" + 3 * chunk(MAX_BODY_BYTES // 3) + chunk(2), b""),
+        (b"Transfer-Encoding: chunked\r\n\r\n" + 3 * chunk(MAX_BODY_BYTES // 3) + chunk(3), b""),
         (b"Transfer-Encoding: chunked\r\n\r\n", chunk(1)),
         (b"\r\n", b"x"),
         (b"X: " + MAX_HEADER_BYTES * b"x" + b"\r\nContent-Length: 5\r\n\r\nright", b""),

@@ -8,6 +8,7 @@ import pytest
 
 from engine.trigger.direct import DirectTransport
 from engine.trigger.endpoint import Endpoint, parse_endpoint
+from engine.trigger.transport import MAX_HEADER_BYTES
 from tests.transports.conftest import Serve
 from tests.transports.posting import OK, answer_right, assert_works, connected, fail, post
 from tests.transports.scripted_server import Peer
@@ -47,6 +48,17 @@ async def test_what_goes_on_for_ever_is_cut_short(serve: Serve, beginning: bytes
     async with connected(DirectTransport(server.url)) as connection:
         assert (await fail(connection)).error_class == "oversize_answer"
         await assert_works(connection)
+
+
+async def test_a_header_over_its_limit_is_refused_before_its_end(serve: Serve) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.receive()
+        await peer.send(OK + b"X: " + MAX_HEADER_BYTES * b"x")
+        await peer.wait_closed()
+
+    server = await serve(script)
+    async with connected(DirectTransport(server.url)) as connection:
+        assert (await fail(connection)).error_class == "oversize_answer"
 
 
 async def test_answers_leave_no_garbage_to_collect(serve: Serve) -> None:

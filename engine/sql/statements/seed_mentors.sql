@@ -5,8 +5,8 @@
 --
 -- Returns mentors, how many were inserted; those that are there already stay as they are. One in five is
 -- paused or deactivated, and one in ten has no eligible assignment. Activity has a long tail: most mentors
--- have one or two, some dozens, and one in eight nothing within the last two weeks. One assignment in twelve ends
--- within a week.
+-- have one or two, some have dozens, and one in eight has none within the last two weeks. One assignment in
+-- twelve ends within a week.
 with drawn as (
   select md5($2 || ':mentor:' || i)::uuid as id,
          md5($2 || ':user:' || i)::uuid as user_id,
