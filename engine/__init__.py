@@ -24,7 +24,7 @@ from engine.seeding import seed_mentors
 from engine.settings import Settings, load_settings
 from engine.started_run import StartedRun
 from engine.tally import StopReason, Summary
-from engine.trigger.protocol import RunContext
+from engine.trigger.in_database import InDatabaseTriggerEngine
 
 __all__ = [
     "ConfigurationError",
@@ -33,11 +33,11 @@ __all__ = [
     "Draining",
     "DryRunUnsupported",
     "EmbeddedPostgresError",
+    "InDatabaseTriggerEngine",
     "MigrationError",
     "NotNow",
     "NotReady",
     "RequestRefused",
-    "RunContext",
     "RunFailed",
     "RunInProgress",
     "RunRequest",

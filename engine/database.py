@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Literal, TypeVar
 
 import asyncpg
+import structlog
 import trio
 import trio_asyncio
 
@@ -24,6 +25,8 @@ from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.statements import Statement
 
 T = TypeVar("T")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # Seconds that giving a connection back may take. That is the round trip which ends a cancelled query, over a
 # connection of its own: milliseconds with a healthy server, never with a silent one. A cut call holds up the
@@ -44,6 +47,10 @@ _UNAVAILABLE = {
     "57P": "it is shutting down, or not up yet",
     "58": "it reports a fault of its own system",
 }
+
+
+# What giving a connection back raises when it is broken, or its time is up: TimeoutError is an OSError.
+_CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Transaction:
@@ -115,25 +122,26 @@ class Database:
         """
         with _translated_errors("begin"):
             connection = await _on_asyncio(self._loop, self._pool.acquire)
+        give_back = self._throw_away
         try:
             transaction = Transaction(self._loop, connection)
             await transaction.execute(Statement("begin", "begin"))
             yield transaction
             await transaction.execute(Statement("commit", "commit"))
-        except BaseException:
-            # Rolling back by hand would have to be bounded as well; without its connection, a transaction is
-            # rolled back by the server.
-            connection.terminate()
-            raise
+            give_back = self._release
         finally:
             with trio.CancelScope(shield=True):
-                await _on_asyncio(self._loop, lambda: self._release(connection))
+                await _on_asyncio(self._loop, lambda: give_back(connection))
 
     async def _release(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
-        try:
+        with suppress(*_CONNECTION_ERRORS):  # then asyncpg has thrown it away
             await self._pool.release(connection, timeout=RELEASE_TIMEOUT)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            connection.terminate()  # a time-out (TimeoutError is an OSError), or it was broken before
+
+    async def _throw_away(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
+        # Ends a cancelled query as well. Without its connection, a transaction is rolled back by the server;
+        # rolling back by hand would be one more thing that can hang or fail.
+        with suppress(*_CONNECTION_ERRORS):  # then it is gone all the same
+            await connection.close(timeout=RELEASE_TIMEOUT)
 
 
 @asynccontextmanager
@@ -147,6 +155,7 @@ async def open_database(
     **Cancellation:** every connection is closed, or thrown away after RELEASE_TIMEOUT.
     """
     async with trio_asyncio.open_loop() as loop:
+        loop.set_exception_handler(_log_error_of_nobody)
         pool = asyncpg.create_pool(
             url,
             loop=loop,
@@ -165,6 +174,14 @@ async def open_database(
                 await _on_asyncio(loop, lambda: _close(pool))
 
 
+def _log_error_of_nobody(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An error on the loop that no call waits for, such as of a connection given up while it was opened.
+
+    trio-asyncio's own way is to raise it out of the loop, which would end the process.
+    """
+    log.warning("connection_error", what=context["message"], error=type(context.get("exception")).__name__)
+
+
 async def _initialised(pool: asyncpg.Pool[asyncpg.Record]) -> None:
     await pool
 
@@ -176,7 +193,7 @@ async def _keep_session(connection: asyncpg.Connection[asyncpg.Record]) -> None:
 async def _close(pool: asyncpg.Pool[asyncpg.Record]) -> None:
     try:
         await asyncio.wait_for(pool.close(), RELEASE_TIMEOUT)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except _CONNECTION_ERRORS:
         pool.terminate()
 
 

@@ -63,7 +63,10 @@ class RunRequest:
 
 
 class Scheduler:
-    """Carries out runs, one at a time, and a dry run beside. Made by `open_scheduler`."""
+    """Carries out runs, one at a time, and a dry run beside. Made by `open_scheduler`.
+
+    `built_in` is the trigger engine in the database, for who invokes it over HTTP, whichever one the runs use.
+    """
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class Scheduler:
         self._database = database
         self._mentors = mentors
         self._trigger_engine = trigger_engine
-        self._built_in = built_in
+        self.built_in = built_in
         self._runs = runs
         self._under_way: list[StartedRun] = []
         self._latest: StartedRun | None = None
@@ -147,10 +150,6 @@ class Scheduler:
     async def count_mentors(self) -> int:
         """How many mentors a walk would find at this moment. Raises and cancels as MentorSource.count."""
         return await self._mentors.count(IdRange())
-
-    async def evaluate(self, context: RunContext, mentor_ids: Sequence[UUID]) -> list[MentorResult]:
-        """The built-in trigger engine, for who comes over HTTP. See InDatabaseTriggerEngine.evaluate."""
-        return await self._built_in.evaluate(context, mentor_ids)
 
     async def _check_scenario_types(self, asked_for: Sequence[str] | None) -> None:
         """Also finds out that Postgres is there before a run is begun on it."""

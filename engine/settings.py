@@ -71,6 +71,18 @@ def _check_trigger_engine(value: str) -> str:
     return value if value == IN_DATABASE else _check_service_url(value)
 
 
+def _check_proxy(value: SecretStr) -> SecretStr:
+    """Unlike a service's, its URL may hold a user and a password, and it is often plain http."""
+    try:
+        parts = urlsplit(value.get_secret_value())
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be the URL of an HTTP proxy, for example http://proxy.example:3128")
+    return value
+
+
 def _check_bind(value: str) -> str:
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})", value)
     if match is None or int(match[2]) > 65_535:
@@ -115,6 +127,7 @@ class Settings(BaseSettings):
     trigger_engine: Annotated[str, AfterValidator(_check_trigger_engine)] = IN_DATABASE
     trigger_engine_dry_run: bool = False
     transport: Literal["direct", "httpx", "asks"] = "direct"
+    proxy: Annotated[SecretStr, AfterValidator(_check_proxy)] | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 10
     page_size: Annotated[int, Field(ge=1, le=100_000)] | None = None
     mentors_per_invocation: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -139,6 +152,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"SCHEDULER_MENTORS_PER_INVOCATION is {self.mentors_per_chunk}, more than a page of "
                 f"{self.mentors_per_page}; raise SCHEDULER_PAGE_SIZE to at least as much"
+            )
+        if self.proxy is not None and self.transport != "httpx":
+            raise ValueError(
+                f"SCHEDULER_PROXY is set, but SCHEDULER_TRANSPORT is {self.transport}, which knows no proxy; "
+                "set it to httpx"
             )
         if self.trigger_engine_is_built_in and self.service_role_key is None:
             raise ValueError(

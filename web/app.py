@@ -24,5 +24,5 @@ def create_app(scheduler: Scheduler, settings: Settings) -> QuartTrio:
     app.register_blueprint(run_blueprint(scheduler, Credential(settings.secret, settings.secret_next)))
     service_role_key = Credential(settings.service_role_key)
     if service_role_key.is_set:
-        app.register_blueprint(trigger_engine_blueprint(scheduler, service_role_key))
+        app.register_blueprint(trigger_engine_blueprint(scheduler.built_in, service_role_key))
     return app

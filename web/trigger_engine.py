@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field, model_validator
 from quart import Blueprint, Response, request
 
-from engine import RunContext, Scheduler, StatementFailed
+from engine import InDatabaseTriggerEngine, StatementFailed
 from web.answers import Refused
 from web.auth import Credential, unauthorized
 from web.json_body import StrictModel, read_json_body
@@ -41,7 +41,9 @@ class InvocationBody(StrictModel):
         return self
 
 
-def trigger_engine_blueprint(scheduler: Scheduler, service_role_key: Credential) -> Blueprint:
+def trigger_engine_blueprint(
+    trigger_engine: InDatabaseTriggerEngine, service_role_key: Credential
+) -> Blueprint:
     blueprint = Blueprint("trigger_engine", __name__)
 
     @blueprint.post("/trigger-engine")
@@ -52,21 +54,21 @@ def trigger_engine_blueprint(scheduler: Scheduler, service_role_key: Credential)
         if body is None:
             raise Refused(422, "invalid_body", "The body must name a mentor_id, or mentor_ids.")
         if body.mentor_id is not None:
-            [result] = await _evaluate(scheduler, body, [body.mentor_id])
+            [result] = await _evaluate(trigger_engine, body, [body.mentor_id])
             return result
-        return {"results": await _evaluate(scheduler, body, body.mentor_ids or [])}
+        return {"results": await _evaluate(trigger_engine, body, body.mentor_ids or [])}
 
     return blueprint
 
 
 async def _evaluate(
-    scheduler: Scheduler, body: InvocationBody, mentor_ids: Sequence[UUID]
+    trigger_engine: InDatabaseTriggerEngine, body: InvocationBody, mentor_ids: Sequence[UUID]
 ) -> list[dict[str, Any]]:
     """A result for every mentor, in the order asked for, also for those with nothing due."""
-    types = None if body.scenario_types is None else tuple(body.scenario_types)
-    context = RunContext(body.run_id, types, body.dry_run)
     try:
-        results = await scheduler.evaluate(context, mentor_ids)
+        results = await trigger_engine.evaluate(
+            mentor_ids, scenario_types=body.scenario_types, dry_run=body.dry_run, run_id=body.run_id
+        )
     except StatementFailed as error:
         if error.sqlstate == _INVALID_PARAMETER:
             raise Refused(

@@ -22,7 +22,8 @@ def _choose_transport(settings: Settings) -> Transport:
     if settings.transport == "httpx":
         from engine.trigger.via_httpx import HttpxTransport
 
-        return HttpxTransport(settings.trigger_engine)
+        proxy = settings.proxy.get_secret_value() if settings.proxy else None
+        return HttpxTransport(settings.trigger_engine, proxy=proxy)
     if settings.transport == "asks":
         from engine.trigger.via_asks import AsksTransport
 

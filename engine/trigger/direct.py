@@ -250,8 +250,9 @@ class _AnswerReader:
     def on_headers_complete(self) -> None:
         assert self.parser is not None  # noqa: S101 - for the type checker
         self.status = self.parser.get_status_code()
-        if (100 < self.status < 200 and self.status != 101) or self.status == 100:
+        if 100 <= self.status < 200:
             # Nobody asked for it; the answer proper follows. Its bytes still count towards the header's.
+            # After a 101, which nobody offered, the parser raises HttpParserUpgrade.
             self._content_length = None
             self._has_transfer_encoding = False
             self._retry_afters.clear()
@@ -264,7 +265,7 @@ class _AnswerReader:
             if self._content_length > self._max_body_bytes:
                 self._refuse("oversize_answer")
         self._in_body = True
-        # A trailer may be as long as a header.
+        # The header, the body in the smallest chunks, and a trailer.
         self._max_fed_bytes = 2 * MAX_HEADER_BYTES + MAX_CHUNKING_OVERHEAD * self._max_body_bytes
         # Asked here because it is always False once the answer is complete.
         self.keep_alive = self.parser.should_keep_alive()

@@ -50,18 +50,26 @@ class InDatabaseTriggerEngine:
         self._database = database
         self._limiter = trio.CapacityLimiter(EVALUATIONS_AT_ONCE)
 
-    async def evaluate(self, context: RunContext, mentor_ids: Sequence[UUID]) -> list[MentorResult]:
+    async def evaluate(
+        self,
+        mentor_ids: Sequence[UUID],
+        *,
+        scenario_types: Sequence[str] | None,
+        dry_run: bool,
+        run_id: UUID | None,
+    ) -> list[MentorResult]:
         """Evaluate these mentors; those with nothing due are not in the answer.
 
-        Raises DatabaseUnavailable, and StatementFailed with 22023 for a scenario type that does not exist.
+        `scenario_types` None: every enabled one. `run_id` None: no retry of this call can be told from
+        another call. Raises DatabaseUnavailable, and StatementFailed with 22023 for a scenario type that
+        does not exist.
 
         **Cancellation:** ends the call on the server; it either took effect as a whole or not at all.
         """
-        types = None if context.scenario_types is None else list(context.scenario_types)
         async with self._limiter:
             # The caller knows how long an invocation may take.
             rows = await self._database.fetch(
-                *(_EVALUATE, mentor_ids, types, context.dry_run, context.run_id), answer_within=math.inf
+                *(_EVALUATE, mentor_ids, scenario_types, dry_run, run_id), answer_within=math.inf
             )
         return [MentorResult(*row) for row in rows]
 
@@ -78,7 +86,12 @@ class _Session:
     async def evaluate(self, mentor_ids: Sequence[UUID]) -> Evaluation:
         while True:
             try:
-                results = await self._trigger_engine.evaluate(self._context, mentor_ids)
+                results = await self._trigger_engine.evaluate(
+                    mentor_ids,
+                    scenario_types=self._context.scenario_types,
+                    dry_run=self._context.dry_run,
+                    run_id=self._context.run_id,
+                )
             except DatabaseUnavailable:
                 # A restart of Postgres costs no mentor an error: the invocation's time-out ends the waiting.
                 await trio.sleep(RECONNECT_PAUSE)

@@ -205,6 +205,21 @@ def test_a_key_that_can_not_travel_in_a_header_is_refused(key: str) -> None:
     assert fault.startswith("SCHEDULER_SERVICE_ROLE_KEY ")
 
 
+@pytest.mark.parametrize(
+    "proxy", ["proxy.example:3128", "socks5://proxy.example", "http://", "http://host:x"]
+)
+def test_a_proxy_that_is_no_url_of_an_http_proxy_is_refused(proxy: str) -> None:
+    [fault] = faults(proxy=proxy, transport="httpx")
+    assert fault.startswith("SCHEDULER_PROXY ")
+
+
+def test_a_proxy_needs_the_transport_that_knows_one() -> None:
+    load_settings(proxy="http://user:word@proxy.example:3128", transport="httpx")
+    [fault] = faults(proxy="http://user:word@proxy.example:3128")
+    assert "set it to httpx" in fault
+    assert "word" not in fault
+
+
 def test_a_dry_run_needs_an_engine_that_honours_it() -> None:
     assert load_settings().dry_run_supported
     assert not load_settings(trigger_engine="https://engine.example/").dry_run_supported

@@ -17,7 +17,7 @@ from engine.statements import Statement
 from tests.postgres.conftest import query, value, wait_until_gone, wait_until_running
 from tests.postgres.silent_proxy import SilentProxy, open_silent_proxy
 
-FOREVER = Statement("forever", "select pg_sleep(3600)")
+WRITE = Statement("write", "create table written (id int); insert into written values (1)")
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ async def test_no_connection_is_leaked_however_calls_are_cancelled(
 
 async def test_a_transaction_commits_at_its_end(small: Database, watcher: Database) -> None:
     async with small.open_transaction() as transaction:
-        await transaction.execute(Statement("script", "create table written (id int); insert into written values (1)"))
+        await transaction.execute(WRITE)
         with pytest.raises(StatementFailed):
             await query(watcher, "select from written")
     assert await value(watcher, "select count(*) from written") == 1
@@ -358,4 +358,3 @@ async def test_nothing_of_asyncio_comes_out_when_the_pool_is_closed_under_a_call
             nursery.start_soon(call, database)
             await wait_until_running(watcher, marker)
     assert [type(error) for error in errors] == [DatabaseUnavailable]
-    await wait_until_gone(watcher, marker)

@@ -10,7 +10,7 @@ import trio
 from pydantic import SecretStr
 from quart.typing import TestClientProtocol as Client
 
-from engine import RunContext, RunRequest, Settings, StopReason, Summary
+from engine import RunRequest, Settings, StopReason, Summary
 from engine.errors import SchedulerError
 from engine.trigger.in_database import MentorResult
 from tests.fakes import RUN_ID
@@ -43,7 +43,7 @@ class FakeScheduler:
         self.error: Exception | None = None
         self.requests: list[RunRequest] = []
         self.asked_at: list[float | None] = []
-        self.invocations: list[tuple[RunContext, Sequence[UUID]]] = []
+        self.invocations: list[tuple[Sequence[UUID], dict[str, object]]] = []
         self.due: list[MentorResult] = []
         self.readiness_checks = 0
 
@@ -62,9 +62,13 @@ class FakeScheduler:
         await trio.lowlevel.checkpoint()
         return SUMMARY
 
-    async def evaluate(self, context: RunContext, mentor_ids: Sequence[UUID]) -> list[MentorResult]:
+    @property
+    def built_in(self) -> FakeScheduler:
+        return self
+
+    async def evaluate(self, mentor_ids: Sequence[UUID], **how: object) -> list[MentorResult]:
         await trio.lowlevel.checkpoint()
-        self.invocations.append((context, mentor_ids))
+        self.invocations.append((mentor_ids, how))
         self._raise()
         return self.due
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from quart.typing import TestClientProtocol as Client
 
-from engine import DatabaseUnavailable, RunContext, StatementFailed
+from engine import DatabaseUnavailable, StatementFailed
 from engine.trigger.in_database import MentorResult
 from tests.fakes import RUN_ID, ids
 from tests.web.conftest import KEY, FakeScheduler, make_settings
@@ -30,7 +30,9 @@ async def test_one_mentor_is_answered_with_what_was_dispatched_and_suppressed(
         "dispatched": ["inactivity"],
         "suppressed": ["expiry"],
     }
-    assert scheduler.invocations == [(RunContext(RUN_ID, None, False), [UUID(ONE)])]
+    assert scheduler.invocations == [
+        ([UUID(ONE)], {"scenario_types": None, "dry_run": False, "run_id": RUN_ID})
+    ]
 
 
 async def test_many_mentors_are_each_answered_also_those_with_nothing_due(
@@ -45,7 +47,9 @@ async def test_many_mentors_are_each_answered_also_those_with_nothing_due(
             {"mentor_id": TWO, "dispatched": ["milestone"], "suppressed": []},
         ]
     }
-    assert scheduler.invocations == [(RunContext(None, ("milestone",), True), [UUID(THREE), UUID(TWO)])]
+    assert scheduler.invocations == [
+        ([UUID(THREE), UUID(TWO)], {"scenario_types": ["milestone"], "dry_run": True, "run_id": None})
+    ]
 
 
 @pytest.mark.parametrize(
