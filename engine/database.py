@@ -105,6 +105,10 @@ class Database:
             connection = await self._pool.acquire()
             try:
                 return await connection.fetch(statement.sql, *arguments)
+            except asyncpg.InternalClientError:
+                # What asyncpg says when the server ended the session between two steps of one statement.
+                connection.terminate()
+                raise
             finally:
                 await self._release(connection)
 
@@ -158,7 +162,7 @@ async def open_database(
         loop.set_exception_handler(_log_error_of_nobody)
         pool = asyncpg.create_pool(
             url,
-            loop=loop,
+            loop=loop,  # else asyncpg asks the caller's context, which knows the loop opened last
             min_size=0,
             max_size=max_connections,
             timeout=STATEMENT_TIMEOUT,
@@ -203,12 +207,7 @@ async def _on_asyncio(loop: trio_asyncio.BaseTrioEventLoop, work: Callable[[], A
     async def run() -> T:
         return await work()
 
-    # asyncio asks the caller's context which loop is the current one: without this it finds none, or another's.
-    token = trio_asyncio.current_loop.set(loop)
-    try:
-        return await loop.run_aio_coroutine(run())  # type: ignore[no-any-return]
-    finally:
-        trio_asyncio.current_loop.reset(token)
+    return await loop.run_aio_coroutine(run())  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -223,7 +222,7 @@ def _translated_errors(name: str) -> Iterator[None]:
             if state.startswith(prefix):
                 raise _unavailable(f"{reason} (SQLSTATE {state})") from error
         raise StatementFailed(name, state) from error
-    except (OSError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise _unavailable(type(error).__name__) from error
     except asyncio.CancelledError as error:
         # Not trio's cancel: that one has become trio.Cancelled. The pool gave up the connection under us.

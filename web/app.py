@@ -7,6 +7,7 @@ from quart_trio import QuartTrio
 from engine import Scheduler, Settings
 from web.answers import register_error_answers
 from web.auth import Credential
+from web.connection import HTTPConnection
 from web.health import health_blueprint
 from web.run import run_blueprint
 from web.trigger_engine import trigger_engine_blueprint
@@ -15,6 +16,7 @@ from web.trigger_engine import trigger_engine_blueprint
 def create_app(scheduler: Scheduler, settings: Settings) -> QuartTrio:
     """The ASGI application around a scheduler that stays open as long as it serves."""
     app = QuartTrio(__name__, static_folder=None)
+    app.asgi_http_class = HTTPConnection
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["MAX_CONTENT_LENGTH"] = None  # web/json_body.py bounds what it reads
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the summary's order is documented

@@ -8,6 +8,7 @@ it then still has to do is put finished answers on the wire.
 from __future__ import annotations
 
 import logging
+import math
 import socket
 from functools import partial
 
@@ -21,6 +22,9 @@ from web.app import create_app
 from web.signals import watch_signals
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+# Seconds on top of the platform limit after which a connection that sends nothing is closed.
+READ_MARGIN = 5
 
 # Seconds for answers that are ready to reach their callers, once every run has ended.
 GRACEFUL_TIMEOUT = 1.0
@@ -74,7 +78,7 @@ async def serve(
                 async with trio.open_nursery() as nursery:
                     await nursery.start(watch_signals, stopping.set, until_cut.cancel)
                     nursery.start_soon(_say_hello, scheduler, base_url(listener))
-                    app, config = create_app(scheduler, settings), _hypercorn_config(listener)
+                    app, config = create_app(scheduler, settings), _hypercorn_config(settings, listener)
                     async with trio.open_nursery() as serving:
                         await serving.start(partial(serve_hypercorn, app, config, shutdown_trigger=drained))
                         task_status.started(scheduler)
@@ -91,8 +95,11 @@ async def _say_hello(scheduler: Scheduler, url: str) -> None:
         log.warning("not_ready", reason=str(error))
 
 
-def _hypercorn_config(listener: socket.socket) -> Config:
+def _hypercorn_config(settings: Settings, listener: socket.socket) -> Config:
     config = Config()
+    # The read time-out also runs while a caller waits for its run, so it has to be longer than any; it ends
+    # connections whose request never becomes whole.
+    config.read_timeout = math.ceil(settings.platform_limit) + READ_MARGIN
     config.bind = [f"fd://{listener.detach()}"]
     config.graceful_timeout = GRACEFUL_TIMEOUT
     config.include_server_header = False

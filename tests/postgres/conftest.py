@@ -1,4 +1,4 @@
-"""This file is what the database tests share: mentors by their properties, and calls of `scheduler.evaluate`."""
+"""This file is what the database tests share: mentors by property, `scheduler.evaluate`, waiting."""
 
 from __future__ import annotations
 
@@ -119,41 +119,32 @@ async def move_back(on: Database | Transaction, by: str) -> None:
     )
 
 
-async def wait_until_blocked(on: Database | Transaction, sessions: int = 1) -> None:
+_BLOCKED = """
+    select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+"""
+_RUNNING = """
+    select count(*) from pg_stat_activity
+     where state = 'active' and query like '%' || $1 || '%' and pid <> pg_backend_pid()
+"""
+
+
+async def wait_until_blocked(on: Database, sessions: int = 1) -> None:
     """Until so many sessions of this database wait for a lock."""
-    await _wait_until(
-        on,
-        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
-        lambda blocked: blocked >= sessions,
-    )
+    await wait_until(on, lambda blocked: blocked >= sessions, _BLOCKED)
 
 
-async def wait_until_gone(on: Database | Transaction, marker: str) -> None:
-    """Until no other session runs a statement that holds the marker."""
-    await _wait_until(
-        on,
-        "select count(*) from pg_stat_activity "
-        "where state = 'active' and query like '%' || $1 || '%' and pid <> pg_backend_pid()",
-        lambda running: running == 0,
-        marker,
-    )
-
-
-async def wait_until_running(on: Database | Transaction, marker: str) -> None:
+async def wait_until_running(on: Database, marker: str) -> None:
     """Until another session runs a statement that holds the marker."""
-    await _wait_until(
-        on,
-        "select count(*) from pg_stat_activity "
-        "where state = 'active' and query like '%' || $1 || '%' and pid <> pg_backend_pid()",
-        lambda running: running > 0,
-        marker,
-    )
+    await wait_until(on, lambda running: running > 0, _RUNNING, marker)
 
 
-async def _wait_until(
-    on: Database | Transaction, sql: str, is_so: Callable[[int], bool], *arguments: Any
-) -> None:
+async def wait_until_gone(on: Database, marker: str) -> None:
+    """Until no other session runs a statement that holds the marker."""
+    await wait_until(on, lambda running: running == 0, _RUNNING, marker)
+
+
+async def wait_until(on: Database, is_so: Callable[[int], bool], sql: str, *arguments: Any) -> None:
+    """Ask the server until it is so: nothing but asking tells of a state of another session."""
     with trio.fail_after(PATIENCE):
-        # Statistics are a snapshot of the transaction, so this takes a statement of its own each time.
-        while not is_so(await value(on, sql, *arguments)):
+        while not is_so(await value(on, sql, *arguments)):  # noqa: ASYNC110
             await trio.sleep(0.005)

@@ -10,7 +10,7 @@ import trio
 
 
 class SilentProxy:
-    """Forwards until it is told not to. Connections are accepted all the while, as a firewall's neighbour would."""
+    """Forwards until it is told not to. Connections are accepted all the while."""
 
     def __init__(self, url: str, port: int) -> None:
         parts = urlsplit(url)

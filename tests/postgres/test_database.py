@@ -14,7 +14,7 @@ from engine.database import Database, open_database
 from engine.embedded import EmbeddedPostgres
 from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.statements import Statement
-from tests.postgres.conftest import query, value, wait_until_gone, wait_until_running
+from tests.postgres.conftest import query, value, wait_until, wait_until_gone, wait_until_running
 from tests.postgres.silent_proxy import SilentProxy, open_silent_proxy
 
 WRITE = Statement("write", "create table written (id int); insert into written values (1)")
@@ -175,10 +175,11 @@ async def test_no_connection_is_leaked_however_calls_are_cancelled(
     with trio.fail_after(5):
         async with small.open_transaction() as one, small.open_transaction() as two:
             assert await value(one, "select 1") == await value(two, "select 1") == 1
-    sessions = "select count(*) from pg_stat_activity where datname = current_database() and state is not null"
-    with trio.fail_after(5):
-        while await value(watcher, sessions) > 3:  # two, and the watcher's
-            await trio.sleep(0.01)
+    # The two, and the watcher's own.
+    sessions = (
+        "select count(*) from pg_stat_activity where datname = current_database() and state is not null"
+    )
+    await wait_until(watcher, lambda there: there <= 3, sessions)
 
 
 # --- Transactions ---
@@ -192,6 +193,12 @@ async def test_a_transaction_commits_at_its_end(small: Database, watcher: Databa
     assert await value(watcher, "select count(*) from written") == 1
 
 
+async def write_and_fail(database: Database, fault: str) -> None:
+    async with database.open_transaction() as transaction:
+        await query(transaction, "insert into written values (1)")
+        await query(transaction, "select 1 / 0") if fault == "of the statement" else 1 / 0
+
+
 @pytest.mark.parametrize("fault", ["of ours", "of the statement"])
 async def test_a_failed_transaction_is_rolled_back_and_its_connection_not_used_again(
     empty_database_url: str, fault: str
@@ -200,9 +207,7 @@ async def test_a_failed_transaction_is_rolled_back_and_its_connection_not_used_a
         await query(database, "create table written (id int)")
         session = await value(database, "select pg_backend_pid()")
         with pytest.raises((ZeroDivisionError, StatementFailed)):
-            async with database.open_transaction() as transaction:
-                await query(transaction, "insert into written values (1)")
-                await query(transaction, "select 1 / 0") if fault == "of the statement" else 1 / 0
+            await write_and_fail(database, fault)
         assert await value(database, "select count(*) from written") == 0
         assert await value(database, "select pg_backend_pid()") != session
 
@@ -353,8 +358,7 @@ async def test_nothing_of_asyncio_comes_out_when_the_pool_is_closed_under_a_call
         except (Exception, asyncio.CancelledError) as error:
             errors.append(error)
 
-    async with trio.open_nursery() as nursery:
-        async with open_database(empty_database_url) as database:
-            nursery.start_soon(call, database)
-            await wait_until_running(watcher, marker)
+    async with trio.open_nursery() as nursery, open_database(empty_database_url) as database:
+        nursery.start_soon(call, database)
+        await wait_until_running(watcher, marker)
     assert [type(error) for error in errors] == [DatabaseUnavailable]

@@ -67,9 +67,7 @@ async def test_nobody_given_is_nobody_evaluated(
     database: Database, mentor_ids: list[UUID] | None, run_id: UUID | None
 ) -> None:
     await add_idle(database)
-    rows = await query(
-        database, "select * from scheduler.evaluate($1, null, false, $2)", mentor_ids, run_id
-    )
+    rows = await query(database, "select * from scheduler.evaluate($1, null, false, $2)", mentor_ids, run_id)
     assert list(rows) == []
     assert await count_notifications(database) == 0
 
@@ -81,7 +79,10 @@ async def test_duplicates_and_ids_of_nobody_do_no_harm(database: Database) -> No
         idle.id: (["inactivity"], [])
     }
     rows = await query(
-        database, "select * from scheduler.evaluate(array[null, $1::uuid, null], null, false, $2)", idle.id, RUN
+        database,
+        "select * from scheduler.evaluate(array[null, $1::uuid, null], null, false, $2)",
+        idle.id,
+        RUN,
     )
     assert [tuple(row) for row in rows] == [(idle.id, ["inactivity"], [])]
 
@@ -255,6 +256,26 @@ async def test_a_call_at_the_same_time_waits_and_hears_suppressed(database: Data
     assert await count_notifications(database) == 1
 
 
+async def test_a_call_at_the_same_time_on_the_other_side_of_midnight_hears_suppressed(
+    database: Database,
+) -> None:
+    # Neither unique key can refuse it: the lock and the window have to.
+    idle = await add_idle(database)
+    answers: Answers = {}
+
+    async def second() -> None:
+        answers.update(await evaluate(database, [idle]))
+
+    async with trio.open_nursery() as nursery, database.open_transaction() as transaction:
+        await evaluate(transaction, [idle])
+        await move_back(transaction, "interval '1 second'")
+        await query(transaction, "update scheduler.notifications set evaluation_date = evaluation_date - 1")
+        nursery.start_soon(second)
+        await wait_until_blocked(database)
+    assert answers == {idle.id: ([], ["inactivity"])}
+    assert await count_notifications(database) == 1
+
+
 async def test_a_call_at_the_same_time_sends_if_the_first_is_rolled_back(database: Database) -> None:
     idle = await add_idle(database)
     release = trio.Event()
@@ -332,7 +353,9 @@ async def test_chunks_in_opposite_order_do_not_wait_for_one_another_in_a_circle(
             await query(transaction, "rollback")
         release.set()
     assert await count_notifications(database) == 10
-    assert sorted(len(dispatched) for call in answers for dispatched, _ in call.values()) == [0] * 10 + [1] * 10
+    assert (
+        sorted(len(dispatched) for call in answers for dispatched, _ in call.values()) == [0] * 10 + [1] * 10
+    )
 
 
 # --- A retry ---

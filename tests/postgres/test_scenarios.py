@@ -163,7 +163,7 @@ async def test_a_scenario_function_is_inlined_and_reads_only_what_belongs_to_its
         database,
         "insert into scheduler.notifications "
         "(mentor_id, user_id, scenario_type, cooldown_window_start, evaluation_date, payload) "
-        "select md5('m' || i)::uuid, md5('u' || i)::uuid, 'milestone', now(), now(), '{\"milestone\": 5}' "
+        "select md5('m' || i)::uuid, md5('u' || i)::uuid, 'expiry', now(), now(), '{\"milestone\": 5}' "
         "from generate_series(1, 20000) i",
     )
     explain = (
@@ -172,8 +172,12 @@ async def test_a_scenario_function_is_inlined_and_reads_only_what_belongs_to_its
         "array(select md5('m' || i)::uuid from generate_series(1, 20) i), now(), "
         f"'{json.dumps(PARAMS[scenario_type])}')"
     )
-    # As it is planned inside scheduler.evaluate; with statistics, and before there are any.
-    for statistics in ("select 1", "analyze"):
+    # As it is planned inside scheduler.evaluate: before there are statistics, with them, and with old ones.
+    for statistics in (
+        "select 1",
+        "analyze",
+        "update scheduler.notifications set scenario_type = 'milestone'",
+    ):
         await query(database, statistics)
         async with database.open_transaction() as transaction:
             ids = await query(transaction, "select md5('m' || i)::uuid from generate_series(1, 20) i")

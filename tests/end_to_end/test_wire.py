@@ -1,0 +1,136 @@
+"""What a stranger can put on the wire of the served application, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urlsplit
+
+import pytest
+import trio
+
+from tests.end_to_end.conftest import PATIENCE, SECRET, Service, StartService
+
+NOTHING_LISTENS = "postgresql://nobody@127.0.0.1:1/nowhere"
+
+AUTHORIZED = f"X-Scheduler-Secret: {SECRET}\r\n"
+JSON = f"{AUTHORIZED}Content-Type: application/json\r\n"
+
+
+@pytest.fixture
+async def service(start_service: StartService) -> Service:
+    """Without a database: nothing here should come that far, and 503 tells what did."""
+    return await start_service(DATABASE_URL=NOTHING_LISTENS)
+
+
+async def send(service: Service, *parts: bytes, method: str = "POST", head: str) -> tuple[int, str, bytes]:
+    """Send a request, and read until the server closes. Status, header block and body of the answer."""
+    where = urlsplit(service.url)
+    request = f"{method} /run HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n".encode("latin-1")
+    answer = b""
+    with trio.fail_after(PATIENCE):
+        async with await trio.open_tcp_stream(where.hostname, where.port) as stream:
+            for part in (request, *parts):
+                try:
+                    await stream.send_all(part)
+                except trio.BrokenResourceError:
+                    break  # it has answered, and reads no further
+            try:
+                async for data in stream:
+                    answer += data
+            except trio.BrokenResourceError:
+                pass  # it closed with some of ours unread; what it answered came before
+    head_of_answer, _, body = answer.partition(b"\r\n\r\n")
+    return int(answer.split()[1]), head_of_answer.decode("latin-1").lower(), body
+
+
+async def error_code(service: Service, *parts: bytes, method: str = "POST", head: str) -> tuple[int, str]:
+    status, head_of_answer, body = await send(service, *parts, method=method, head=head)
+    assert "content-type: application/json" in head_of_answer
+    assert "server:" not in head_of_answer
+    return status, json.loads(body)["error"]
+
+
+async def test_bad_requests_are_refused_in_the_documented_order(service: Service) -> None:
+    big = b" " * (16 * 1024 + 1)
+    assert await error_code(service, method="GET", head="") == (405, "method_not_allowed")
+    assert await error_code(service, method="OPTIONS", head=JSON) == (405, "method_not_allowed")
+    assert await error_code(service, head="Content-Length: 0\r\n") == (401, "unauthorized")
+    assert await error_code(service, head=f"{AUTHORIZED}{AUTHORIZED}") == (401, "unauthorized")
+    assert await error_code(service, big, head=f"Content-Length: {len(big)}\r\n") == (401, "unauthorized")
+    assert await error_code(service, big, head=f"{AUTHORIZED}Content-Length: {len(big)}\r\n") == (
+        413,
+        "body_too_large",
+    )
+    assert await error_code(service, b"{", head=f"{AUTHORIZED}Content-Length: 1\r\n") == (
+        415,
+        "unsupported_media_type",
+    )
+    assert await error_code(service, b"{", head=f"{JSON}Content-Length: 1\r\n") == (400, "malformed_json")
+    assert await error_code(service, b"[]", head=f"{JSON}Content-Length: 2\r\n") == (422, "invalid_body")
+    assert await error_code(service, b"{}", head=f"{JSON}Content-Length: 2\r\n") == (
+        503,
+        "database_unavailable",
+    )
+    assert await error_code(service, head=f"{AUTHORIZED}Content-Length: 0\r\n") == (
+        503,
+        "database_unavailable",
+    )
+
+
+async def test_a_chunked_body_is_bounded_as_well(service: Service) -> None:
+    chunk = b"400\r\n" + b" " * 1024 + b"\r\n"
+    chunks = [chunk] * 17 + [b"0\r\n\r\n"]
+    assert await error_code(service, *chunks, head=f"{JSON}Transfer-Encoding: chunked\r\n") == (
+        413,
+        "body_too_large",
+    )
+
+
+async def test_a_secret_is_checked_before_a_body_that_never_comes(service: Service) -> None:
+    status, code = await error_code(service, head="Content-Length: 10\r\n")
+    assert (status, code) == (401, "unauthorized")
+
+
+async def test_a_body_that_never_comes_is_given_up(service: Service) -> None:
+    assert await error_code(service, b"{", head=f"{JSON}Content-Length: 10\r\n") == (408, "body_timeout")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Length: nonsense\r\n",
+        "Content-Length: -1\r\n",
+        f"{AUTHORIZED}Content-Length: 2\r\nContent-Length: 3\r\n",
+        "X" * 70_000,
+        "No colon\r\n",
+    ],
+    ids=["length of words", "negative length", "two lengths", "endless header", "no header"],
+)
+async def test_what_is_not_http_is_refused_and_the_service_lives_on(head: str, service: Service) -> None:
+    status, _, body = await send(service, head=head)
+    assert 400 <= status < 500
+    assert b"Traceback" not in body
+    assert (await service.get("/healthz")).status_code == 200
+    assert "Traceback" not in service.log()
+
+
+async def test_a_caller_who_leaves_in_mid_request_leaves_no_trace(service: Service) -> None:
+    where = urlsplit(service.url)
+    for part in (
+        b"",
+        b"POST /run HT",
+        f"POST /run HTTP/1.1\r\nHost: x\r\n{JSON}Content-Length: 9\r\n\r\n{{".encode(),
+    ):
+        async with await trio.open_tcp_stream(where.hostname, where.port) as stream:
+            await stream.send_all(part)
+    assert (await service.get("/healthz")).status_code == 200
+    assert "Traceback" not in service.log()
+
+
+async def test_a_connection_left_idle_is_closed(service: Service) -> None:
+    where = urlsplit(service.url)
+    with trio.fail_after(PATIENCE):
+        async with await trio.open_tcp_stream(where.hostname, where.port) as stream:
+            await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b"".join([data async for data in stream])
+    assert answer.startswith(b"HTTP/1.1 200")
