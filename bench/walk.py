@@ -2,9 +2,9 @@
 
     python -m bench.walk [--mentors 5000] [--latency lognormal:0.02:1] [--runs 3] [--transport direct]
 
-The floor is the greedy schedule of the very latencies of the mentors, in the order they were called in,
-over ten in flight: no walk with ten in flight and that order is faster. Prints the ratio of each walk to it and
-the median, and fails if the accounts of a run don't add up, or anybody was called twice or not at all.
+The floor is the greedy schedule of the very latencies of the mentors, in the order they were called in, over
+ten in flight: with that order and ten in flight, no walk is faster. Prints each walk's ratio to it and the
+median, and fails if the accounts of a run don't add up, or anybody was called twice or not at all.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from uuid import UUID
 
 import structlog
 import trio
@@ -36,7 +35,7 @@ from engine.started_run import StartedRun
 from engine.statements import load_statement
 from engine.tally import StopReason, Summary
 from engine.trigger.choice import choose_trigger_engine
-from engine.trigger.in_database import EVALUATIONS_AT_ONCE, InDatabaseTriggerEngine, MentorResult
+from engine.trigger.in_database import EVALUATIONS_AT_ONCE, InDatabaseTriggerEngine
 from engine.trigger.protocol import RunContext, TriggerEngine
 from engine.walk import Walk
 
@@ -65,7 +64,7 @@ class RunRequest:
 class Scheduler:
     """Carries out runs, one at a time, and a dry run beside. Made by `open_scheduler`.
 
-    `built_in` is the trigger engine in the database, for who invokes it over HTTP, whichever one the runs use.
+    `built_in` is the trigger engine in the database, for who invokes it over HTTP, whichever the runs use.
     """
 
     def __init__(
