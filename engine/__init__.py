@@ -21,12 +21,16 @@ from engine.errors import (
 from engine.migrations import migrate
 from engine.scheduler import RunRequest, Scheduler, open_scheduler
 from engine.seeding import seed_mentors
-from engine.settings import Settings, load_settings
+from engine.settings import MAX_MENTORS_OVER_HTTP, Settings, load_settings
 from engine.started_run import StartedRun
 from engine.tally import StopReason, Summary
-from engine.trigger.in_database import InDatabaseTriggerEngine
+from engine.trigger.in_database import EVALUATIONS_AT_ONCE, InDatabaseTriggerEngine
+from engine.trigger.protocol import SCENARIO_TYPE_PATTERN
 
 __all__ = [
+    "EVALUATIONS_AT_ONCE",
+    "MAX_MENTORS_OVER_HTTP",
+    "SCENARIO_TYPE_PATTERN",
     "ConfigurationError",
     "Database",
     "DatabaseUnavailable",

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from engine.settings import Settings
 
-# How long the count of what was left may outlive the hard deadline, in seconds, and at most half of what is
-# left until the platform limit. The other half is for a database call that was cut (its shield ends after
-# 0.5 s, engine/database.py) and for the way back to the caller.
+# Seconds for which the count of what was left may outlive the hard deadline.
 COUNT_GRACE = 0.5
 
 
@@ -17,24 +15,19 @@ class Budget:
     """Moments on trio's clock, in seconds.
 
     No page is begun at or after `soft_threshold`. At `hard_deadline` whatever hangs is cut. At `answered_by`
-    the last count is given up, so that the answer is on the wire before `platform_limit`.
+    the last count is given up. A database call that is cut may take RELEASE_TIMEOUT more
+    (engine/database.py), for which the settings leave room before the platform limit.
     """
 
     started: float
     soft_threshold: float
     hard_deadline: float
-    platform_limit: float
 
     @property
     def answered_by(self) -> float:
-        return self.hard_deadline + min(COUNT_GRACE, (self.platform_limit - self.hard_deadline) / 2)
+        return self.hard_deadline + COUNT_GRACE
 
 
 def budget_from(settings: Settings, started: float) -> Budget:
     """The budget of a run that was asked for at `started`."""
-    return Budget(
-        started,
-        started + settings.soft_threshold,
-        started + settings.hard_deadline,
-        started + settings.platform_limit,
-    )
+    return Budget(started, started + settings.soft_threshold, started + settings.hard_deadline)

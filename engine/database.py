@@ -12,6 +12,7 @@ It promises:
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Literal, TypeVar
@@ -48,6 +49,14 @@ _UNAVAILABLE = {
     "58": "it reports a fault of its own system",
 }
 
+# The same of what the network says.
+_UNREACHABLE = {
+    socket.gaierror: "the name of its host can't be resolved",
+    ConnectionRefusedError: "nobody listens there",
+    ConnectionResetError: "the connection was lost",
+    TimeoutError: "it does not answer",
+    asyncpg.ClientConfigurationError: "the connection's parameters contradict one another",
+}
 
 # What giving a connection back raises when it is broken, or its time is up: TimeoutError is an OSError.
 _CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -220,10 +229,11 @@ def _translated_errors(name: str) -> Iterator[None]:
         state = error.sqlstate or "XX000"
         for prefix, reason in _UNAVAILABLE.items():
             if state.startswith(prefix):
-                raise _unavailable(f"{reason} (SQLSTATE {state})") from error
-        raise StatementFailed(name, state) from error
-    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise _unavailable(type(error).__name__) from error
+                raise _unavailable(f"{reason} (SQLSTATE {state})") from None
+        raise StatementFailed(name, state) from None  # a logged traceback would show the server's message
+    except (OSError, OverflowError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        known = (reason for kind, reason in _UNREACHABLE.items() if isinstance(error, kind))
+        raise _unavailable(next(known, type(error).__name__)) from None
     except asyncio.CancelledError as error:
         # Not trio's cancel: that one has become trio.Cancelled. The pool gave up the connection under us.
         raise _unavailable("the connection was given up") from error

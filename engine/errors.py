@@ -99,4 +99,4 @@ class NotReady(NotNow):
 
 
 class RunFailed(SchedulerError):
-    """A bug ended the run; the cause is in the log. Other runs are not affected."""
+    """A bug ended the run, or the end of the service; other runs are not affected."""

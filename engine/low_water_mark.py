@@ -15,8 +15,7 @@ from engine.chunk import Chunk
 class LowWaterMark:
     """The last id of the contiguous prefix of finished chunks.
 
-    Memory: one id for each chunk finished ahead of the slowest one, so at most an invocation time-out's
-    worth of chunks.
+    Memory: one id for each chunk finished ahead of the slowest one.
     """
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import count
 
+import structlog
 import trio
 
 from engine.chunk import Chunk
@@ -15,6 +16,8 @@ from engine.errors import DatabaseUnavailable
 from engine.mentors.protocol import MentorSource
 from engine.tally import StopReason, Tally
 from engine.walk import Walk
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # Seconds between two tries at the same page while Postgres is away. A restart takes one to three seconds:
 # shorter pauses only fill the log, longer ones waste the budget.
@@ -47,7 +50,9 @@ async def produce(
                     page = await mentors.fetch_page(stretch, page_size)
                     walk.advance(page)
                     tally.count_fetched(len(page.mentor_ids))
-            except DatabaseUnavailable:
+            except DatabaseUnavailable as error:
+                if not database_away:
+                    log.warning("page_not_fetched", reason=str(error))
                 database_away = True
                 await trio.sleep(RECONNECT_PAUSE)
                 continue

@@ -5,8 +5,8 @@
                                                  tally -> summary
 
 The soft threshold ends the fetching of pages; what was fetched is finished. The hard deadline cuts whatever
-still hangs. Beside them, one task counts what was left, and may outlive the deadline by its grace. However
-a run ends, its summary is true.
+still hangs. Beside them what was left is counted, which may outlive the deadline by its grace. However a run
+ends, its summary is true.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ and a bug in it costs that run only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import structlog
 import trio
@@ -17,10 +18,12 @@ from engine.budget import budget_from
 from engine.database import Database, open_database
 from engine.errors import (
     ConfigurationError,
+    DatabaseUnavailable,
     Draining,
     DryRunUnsupported,
     MigrationError,
     NotReady,
+    RunFailed,
     RunInProgress,
     StatementFailed,
     UnknownScenarioType,
@@ -36,16 +39,17 @@ from engine.statements import load_statement
 from engine.tally import StopReason, Summary
 from engine.trigger.choice import choose_trigger_engine
 from engine.trigger.in_database import EVALUATIONS_AT_ONCE, InDatabaseTriggerEngine
-from engine.trigger.protocol import RunContext, TriggerEngine
+from engine.trigger.protocol import SCENARIO_TYPE_PATTERN, RunContext, TriggerEngine
 from engine.walk import Walk
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _SCENARIO_TYPES = load_statement("enabled_scenario_types")
 
-# Connections beside those that evaluate: for pages, for the remaining count, and for whoever asks whether the
-# database is there. None of the three may wait for an evaluation that hangs.
-OTHER_CONNECTIONS = 3
+# At most: a run's evaluations, a dry run's beside it, those that come over HTTP, and one connection each for
+# pages, for the remaining count and for whoever asks whether the database is there, because none of these may
+# wait for an evaluation that hangs. Opened when needed: a run in the database takes six.
+MAX_CONNECTIONS = 3 * EVALUATIONS_AT_ONCE + 3
 
 # Seconds after which someone who was refused for the moment may as well ask again: what a restart takes.
 RETRY_AFTER = 5.0
@@ -99,10 +103,16 @@ class Scheduler:
                 "This trigger engine is not known to honour dry_run, so it might send; if it does honour it, "
                 "set SCHEDULER_TRIGGER_ENGINE_DRY_RUN=true."
             )
-        await self._check_scenario_types(request.scenario_types)
+        self._refuse_while_draining()
+        with trio.move_on_at(budget.hard_deadline) as cut:
+            await self.check_ready()
+            await self._check_scenario_types(request.scenario_types)
+        if cut.cancelled_caught:
+            raise DatabaseUnavailable(
+                "Postgres did not answer within the budget; check the network and its load."
+            )
         # Nothing below awaits: of two callers who come this far, the first begins.
-        if self._draining:
-            raise Draining("The service is shutting down and begins no run; ask again later.", RETRY_AFTER)
+        self._refuse_while_draining()
         for other in self._under_way:
             if other.context.dry_run == request.dry_run:
                 left = max(other.budget.hard_deadline - trio.current_time(), 1.0)
@@ -117,7 +127,7 @@ class Scheduler:
 
     @property
     def progress(self) -> Progress | None:
-        """Of the run under way, or of the last one; None before the first."""
+        """Of the run that was begun last, under way or ended; None before the first."""
         return self._latest.progress if self._latest else None
 
     def drain(self) -> None:
@@ -144,22 +154,28 @@ class Scheduler:
         except (StatementFailed, MigrationError) as error:
             raise NotReady(str(error), RETRY_AFTER) from error
         if pending:
-            raise _not_migrated()
+            raise NotReady(
+                "The database is not migrated to this version; run `scenario-scheduler migrate`.", RETRY_AFTER
+            )
 
     async def count_mentors(self) -> int:
         """How many mentors a walk would find at this moment. Raises and cancels as MentorSource.count."""
         return await self._mentors.count(IdRange())
 
+    def _refuse_while_draining(self) -> None:
+        if self._draining:
+            raise Draining("The service is shutting down and begins no run; ask again later.", RETRY_AFTER)
+
     async def _check_scenario_types(self, asked_for: Sequence[str] | None) -> None:
-        """Also finds out that Postgres is there before a run is begun on it."""
-        try:
-            rows = await self._database.fetch(_SCENARIO_TYPES)
-        except StatementFailed as error:
-            raise _not_migrated() from error
+        if asked_for is None:
+            return
+        if not all(re.fullmatch(SCENARIO_TYPE_PATTERN, each) for each in asked_for):
+            raise UnknownScenarioType("scenario_types names one that can't be: say a-z, 0-9 and _ only.")
         if self._settings.over_http and not self._settings.trigger_engine_is_built_in:
             return  # a trigger engine of the user's own has scenario types of its own
+        rows = await self._database.fetch(_SCENARIO_TYPES)
         enabled = sorted(row["scenario_type"] for row in rows if row["enabled"])
-        if any(scenario_type not in enabled for scenario_type in asked_for or ()):
+        if any(scenario_type not in enabled for scenario_type in asked_for):
             raise UnknownScenarioType(
                 "scenario_types names one that is unknown or disabled; "
                 f"enabled are: {', '.join(enabled) or 'none'}."
@@ -167,40 +183,36 @@ class Scheduler:
 
     async def _carry_out(self, started: StartedRun, request: RunRequest) -> None:
         context = started.context
+        settings = self._settings
+        # Of ten dispatchers on four connections, six would wait on the time-outs of their invocations.
+        at_once = settings.max_concurrency if settings.over_http else EVALUATIONS_AT_ONCE
         limits = Limits(
-            page_size=self._settings.mentors_per_page,
-            mentors_per_invocation=self._settings.mentors_per_chunk,
-            max_concurrency=self._settings.max_concurrency,
-            invocation_timeout=self._settings.invocation_timeout,
+            page_size=settings.mentors_per_page,
+            mentors_per_invocation=settings.mentors_per_chunk,
+            max_concurrency=min(settings.max_concurrency, at_once),
+            invocation_timeout=settings.invocation_timeout,
         )
         run_log = log.bind(run_id=str(context.run_id))
-        run_log.info(
-            "run_started",
-            scenario_types=context.scenario_types,
-            dry_run=context.dry_run,
-            source=request.source,
-            invoked_at=request.invoked_at,
-        )
-        summary: Summary | None = None
+        asked = asdict(request).items()
+        run_log.info("run_started", **{name: value for name, value in asked if value is not None})
+        outcome: Summary | RunFailed = RunFailed("The run was cut: the service was told to stop at once.")
         try:
             summary = await run(
                 context, started.budget, limits, self._mentors, self._trigger_engine, started.progress
             )
         except Exception:
             run_log.exception("run_failed")
+            outcome = RunFailed("The run was ended by a bug; its cause is in the log of the service.")
         else:
+            outcome = summary
             if summary.total_active_mentors == 0 and summary.completed:
                 run_log.info("no_active_mentors")
-            run_log.info("run_ended", **summary.as_json(), errors=dict(started.progress.tally.errors))
+            errors = dict(started.progress.tally.errors)
+            say = run_log.warning if errors else run_log.info
+            say("run_ended", **summary.as_json(), errors=errors)
         finally:
             self._under_way.remove(started)
-            started.end(summary)
-
-
-def _not_migrated() -> NotReady:
-    return NotReady(
-        "The database is not migrated to this version; run `scenario-scheduler migrate`.", RETRY_AFTER
-    )
+            started.end(outcome)
 
 
 @asynccontextmanager
@@ -216,7 +228,7 @@ async def open_scheduler(settings: Settings) -> AsyncIterator[Scheduler]:
     async with (
         open_database(
             settings.database_url.get_secret_value(),
-            max_connections=EVALUATIONS_AT_ONCE + OTHER_CONNECTIONS,
+            max_connections=MAX_CONNECTIONS,
             pooler=settings.database_pooler,
         ) as database,
         trio.open_nursery() as runs,

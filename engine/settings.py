@@ -6,10 +6,11 @@ import difflib
 import ipaddress
 import os
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from engine.errors import ConfigurationError
@@ -19,6 +20,13 @@ IN_DATABASE = "in-database"
 # What a page and a chunk are when nothing is set. Over HTTP a chunk of one mentor is one call, as the trigger
 # engine's users write it; in the database 2,000 a call cost 11 to 17 us a mentor, 100 a call 26 us.
 PAGE_SIZE_OVER_HTTP, PAGE_SIZE_IN_DATABASE = 100, 2_000
+
+# What the built-in trigger engine takes in one call over HTTP: 39 kB of ids.
+MAX_MENTORS_OVER_HTTP = 1_000
+
+# Seconds that must lie between the hard deadline and the platform limit: one database call that was cut
+# (0.5 s), the count of what was left (0.5 s after the deadline) and its own cut (0.5 s).
+ANSWER_MARGIN = 1.5
 
 
 def is_loopback(host: str) -> bool:
@@ -44,7 +52,13 @@ def _check_key(value: SecretStr) -> SecretStr:
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
-    parts = urlsplit(value.get_secret_value())
+    try:
+        parts = urlsplit(value.get_secret_value())
+        _ = parts.hostname, parts.port
+    except ValueError:  # whose own words quote the password
+        raise ValueError(
+            "can't be taken apart; percent-encode what is neither letter nor digit in its user and password"
+        ) from None
     if parts.scheme not in ("postgres", "postgresql"):
         raise ValueError("must be a URL that begins with postgresql://")
     return value
@@ -60,7 +74,7 @@ def _check_service_url(value: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise ValueError(fault) from None
-    if "@" in value or not host or parts.fragment or re.search(r"[\x00-\x20\x7f-\uffff\\]", value):
+    if "@" in value or not host or parts.fragment or re.search(r"[^\x21-\x7e]|\\", value):
         raise ValueError(fault)
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise ValueError(fault)
@@ -93,7 +107,10 @@ def _check_bind(value: str) -> str:
 def _split_list(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    return tuple(part.strip() for part in value.split(",") if part.strip())
+    parts = tuple(part.strip() for part in value.split(",") if part.strip())
+    if not parts:
+        raise ValueError("must name at least one, separated by commas")
+    return parts
 
 
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
@@ -103,7 +120,8 @@ Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 class Settings(BaseSettings):
     """The settings of one process: what is passed in, else the environment, else the default.
 
-    Immutable. Raises pydantic's ValidationError; `load_settings` says the same for people.
+    Immutable. Raises pydantic's ValidationError. `load_settings` says it for people, and also checks what
+    must hold between settings.
     """
 
     model_config = SettingsConfigDict(
@@ -135,35 +153,10 @@ class Settings(BaseSettings):
     hard_deadline: Seconds = 28.0
     platform_limit: Seconds = 30.0
     invocation_timeout: Seconds = 5.0
-    eligible_assignment_statuses: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(_split_list), Field(min_length=1)
-    ] = ("active",)
+    eligible_assignment_statuses: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)] = (
+        "active",
+    )
     pg_bin_dir: str | None = Field(default=None, validation_alias="PG_BIN_DIR")
-
-    @model_validator(mode="after")
-    def _check_together(self) -> Self:
-        if not self.soft_threshold < self.hard_deadline < self.platform_limit:
-            raise ValueError(
-                "SCHEDULER_SOFT_THRESHOLD, SCHEDULER_HARD_DEADLINE and SCHEDULER_PLATFORM_LIMIT must rise in "
-                f"this order, but are {self.soft_threshold:g}, {self.hard_deadline:g} and "
-                f"{self.platform_limit:g} seconds"
-            )
-        if self.mentors_per_chunk > self.mentors_per_page:
-            raise ValueError(
-                f"SCHEDULER_MENTORS_PER_INVOCATION is {self.mentors_per_chunk}, more than a page of "
-                f"{self.mentors_per_page}; raise SCHEDULER_PAGE_SIZE to at least as much"
-            )
-        if self.proxy is not None and self.transport != "httpx":
-            raise ValueError(
-                f"SCHEDULER_PROXY is set, but SCHEDULER_TRANSPORT is {self.transport}, which knows no proxy; "
-                "set it to httpx"
-            )
-        if self.trigger_engine_is_built_in and self.service_role_key is None:
-            raise ValueError(
-                "SCHEDULER_TRIGGER_ENGINE is this service's own /trigger-engine, which is closed while "
-                "SCHEDULER_SERVICE_ROLE_KEY is not set; set it, or use `in-database`"
-            )
-        return self
 
     @property
     def over_http(self) -> bool:
@@ -186,17 +179,28 @@ class Settings(BaseSettings):
         if not self.over_http:
             return False
         url = urlsplit(self.trigger_engine)
-        own_host, _, own_port = self.bind.rpartition(":")
+        bound_to, _, port = self.bind.rpartition(":")
         return (
             url.path == "/trigger-engine"
             and url.scheme == "http"
-            and str(url.port or 80) == own_port
-            and is_loopback(own_host.strip("[]"))
+            and str(url.port or 80) == port
+            and url.hostname in _hosts_that_reach(bound_to.strip("[]"))
         )
 
     @property
     def dry_run_supported(self) -> bool:
         return not self.over_http or self.trigger_engine_is_built_in or self.trigger_engine_dry_run
+
+
+def _hosts_that_reach(bound_to: str) -> tuple[str, ...]:
+    """The names of this machine under which a listener on that address answers."""
+    return {
+        "127.0.0.1": ("127.0.0.1", "localhost"),
+        "localhost": ("127.0.0.1", "localhost"),
+        "0.0.0.0": ("127.0.0.1", "localhost"),  # noqa: S104 - compared, not bound
+        "::1": ("::1",),
+        "::": ("::1", "localhost"),
+    }.get(bound_to, (bound_to,))
 
 
 def load_settings(*required: Literal["database_url", "secret"], **given: Any) -> Settings:
@@ -205,22 +209,60 @@ def load_settings(*required: Literal["database_url", "secret"], **given: Any) ->
     Raises ConfigurationError with one sentence for every fault there is.
     """
     faults = [_unknown_name(name) for name in os.environ if _is_stray(name)]
-    missing = set(required)
+    wrong: set[str] = set()
     try:
         settings = Settings(**given)
     except ValidationError as error:
         for fault in error.errors(include_input=False, include_url=False):
-            field = str(fault["loc"][0]) if fault["loc"] else ""
-            message = fault["msg"].removeprefix("Value error, ")
-            faults.append(f"{_name_of(field)} {_in_lower_case(message)}." if field else f"{message}.")
-            missing -= {field.lower()}
-        missing -= {name for name in missing if os.environ.get(_name_of(name))}
-    else:
-        missing -= {name for name in missing if getattr(settings, name) is not None}
-    faults += [_MISSING[name] for name in _MISSING if name in missing]
+            field = _field_of(str(fault["loc"][0]))
+            message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
+            faults.append(f"{_name_of(field)} {message}.")
+            wrong.add(field)
+        # Once more without those, for the faults between the others.
+        settings = Settings(**(given | {field: Settings.model_fields[field].default for field in wrong}))
+    faults += [
+        f"{sentence}." for sentence, fields in _faults_between(settings) if not wrong.intersection(fields)
+    ]
+    faults += [_MISSING[field] for field in required if field not in wrong and not getattr(settings, field)]
     if faults:
         raise ConfigurationError(faults)
     return settings
+
+
+def _faults_between(settings: Settings) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What is wrong between settings that are right by themselves, and between which."""
+    soft, hard, limit = settings.soft_threshold, settings.hard_deadline, settings.platform_limit
+    if not (soft < hard and hard + ANSWER_MARGIN <= limit):
+        yield (
+            "SCHEDULER_SOFT_THRESHOLD, SCHEDULER_HARD_DEADLINE and SCHEDULER_PLATFORM_LIMIT are "
+            f"{soft:g}, {hard:g} and {limit:g} seconds; they must rise in this order, the last one by at "
+            f"least {ANSWER_MARGIN:g} s, which the answer may take",
+            ("soft_threshold", "hard_deadline", "platform_limit"),
+        )
+    if settings.mentors_per_chunk > settings.mentors_per_page:
+        yield (
+            f"SCHEDULER_MENTORS_PER_INVOCATION is {settings.mentors_per_chunk}, more than a page of "
+            f"{settings.mentors_per_page}; raise SCHEDULER_PAGE_SIZE to at least as much",
+            ("mentors_per_invocation", "page_size"),
+        )
+    if settings.trigger_engine_is_built_in and settings.mentors_per_chunk > MAX_MENTORS_OVER_HTTP:
+        yield (
+            f"SCHEDULER_MENTORS_PER_INVOCATION is {settings.mentors_per_chunk}, but this service's own "
+            f"/trigger-engine takes {MAX_MENTORS_OVER_HTTP} at most; lower it, or use `in-database`",
+            ("mentors_per_invocation", "trigger_engine", "bind"),
+        )
+    if settings.trigger_engine_is_built_in and settings.service_role_key is None:
+        yield (
+            "SCHEDULER_TRIGGER_ENGINE is this service's own /trigger-engine, which is closed while "
+            "SCHEDULER_SERVICE_ROLE_KEY is not set; set it, or use `in-database`",
+            ("trigger_engine", "service_role_key", "bind"),
+        )
+    if settings.proxy is not None and not (settings.over_http and settings.transport == "httpx"):
+        yield (
+            "SCHEDULER_PROXY is set, but only a trigger engine at a URL, over SCHEDULER_TRANSPORT=httpx, is "
+            "reached through one; set these, or remove it",
+            ("proxy", "transport", "trigger_engine"),
+        )
 
 
 _MISSING = {
@@ -232,25 +274,26 @@ _MISSING = {
 
 
 def _name_of(field: str) -> str:
-    alias = Settings.model_fields[field].validation_alias if field in Settings.model_fields else field
+    alias = Settings.model_fields[field].validation_alias
     return str(alias) if alias else f"SCHEDULER_{field.upper()}"
 
 
-def _in_lower_case(message: str) -> str:
-    """Pydantic's own messages are sentences; ours continue the name of the setting."""
-    return message.replace("Input should", "should", 1)
+def _field_of(loc: str) -> str:
+    """Pydantic names a field that has an alias by its alias."""
+    return next((field for field in Settings.model_fields if loc in (field, _name_of(field))), loc)
 
 
 def _is_stray(name: str) -> bool:
     return (
-        name.startswith("SCHEDULER_")
+        name.upper().startswith("SCHEDULER_")  # pydantic takes lower case as well
         and not name.startswith("SCHEDULER_TEST_")  # for the tests, which run beside real settings
-        and name.removeprefix("SCHEDULER_").lower() not in Settings.model_fields
+        and name not in map(_name_of, Settings.model_fields)
     )
 
 
 def _unknown_name(name: str) -> str:
-    known = [_name_of(field) for field in Settings.model_fields]
-    near = difflib.get_close_matches(name, known, n=1)
-    mend = f"did you mean {near[0]}?" if near else "remove it, or see the table of settings in the README."
+    # Without their prefix, which makes any two of them look alike.
+    known = [_name_of(field).removeprefix("SCHEDULER_") for field in Settings.model_fields]
+    near = difflib.get_close_matches(name.upper().removeprefix("SCHEDULER_"), known, n=1)
+    mend = f"did you mean SCHEDULER_{near[0]}?" if near else "remove it, or see the settings in the README."
     return f"{name} is not a setting of this version; {mend}"

@@ -19,11 +19,11 @@ class StartedRun:
         self.budget = budget
         self.progress = progress
         self._ended = trio.Event()
-        self._summary: Summary | None = None
+        self._outcome: Summary | RunFailed | None = None
 
-    def end(self, summary: Summary | None) -> None:
-        """Tell whoever waits; None if a bug ended it."""
-        self._summary = summary
+    def end(self, outcome: Summary | RunFailed) -> None:
+        """Tell whoever waits."""
+        self._outcome = outcome
         self._ended.set()
 
     async def ended(self) -> None:
@@ -34,11 +34,11 @@ class StartedRun:
         await self._ended.wait()
 
     async def summary(self) -> Summary:
-        """Wait for the run's end. Raises RunFailed if a bug ended it.
+        """Wait for the run's end. Raises RunFailed if a bug ended it, or the end of the service.
 
         **Cancellation:** the run goes on.
         """
         await self._ended.wait()
-        if self._summary is None:
-            raise RunFailed("The run was ended by a bug; its cause is in the log of the service.")
-        return self._summary
+        if isinstance(self._outcome, Summary):
+            return self._outcome
+        raise self._outcome or RunFailed("The run has no outcome.")

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -192,7 +193,7 @@ def _execute(cluster: EmbeddedPostgres, *statements: str) -> None:
 
 
 def _url_of(cluster: EmbeddedPostgres, database: str) -> str:
-    return f"{cluster.dsn.removesuffix('/postgres')}/{database}"
+    return urlsplit(cluster.dsn)._replace(path=f"/{database}").geturl()
 
 
 # --- Nothing is left ---

@@ -113,10 +113,10 @@ class FakeTriggerEngine:
             self.in_flight -= 1
 
 
-def budget(soft_threshold: float = 25.0, hard_deadline: float = 28.0, platform_limit: float = 30.0) -> Budget:
+def budget(soft_threshold: float = 25.0, hard_deadline: float = 28.0) -> Budget:
     """A budget that starts at this moment."""
     now = trio.current_time()
-    return Budget(now, now + soft_threshold, now + hard_deadline, now + platform_limit)
+    return Budget(now, now + soft_threshold, now + hard_deadline)
 
 
 class Walkthrough:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import structlog
-from quart import Response, jsonify
+from quart import Response, jsonify, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -64,11 +64,15 @@ def register_error_answers(app: QuartTrio) -> None:
 
     @app.errorhandler(Refused)
     async def refused(error: Refused) -> Response:
+        if error.status >= 500:
+            log.warning("request_refused", path=request.path, code=error.code, reason=error.detail)
         return refusal(error.status, error.code, error.detail)
 
     @app.errorhandler(SchedulerError)
     async def scheduler_error(error: SchedulerError) -> Response:
         status, code = _STATUS_AND_CODE.get(type(error), (500, "internal"))
+        say = log.error if status == 500 else log.warning
+        say("request_refused", path=request.path, code=code, reason=str(error))
         headers = {}
         if isinstance(error, NotNow):
             headers = {"Retry-After": str(math.ceil(error.retry_after))}

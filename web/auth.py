@@ -10,10 +10,17 @@ import hmac
 from collections.abc import Sequence
 from hashlib import sha256
 
+import structlog
+import trio
 from pydantic import SecretStr
-from quart import Response
+from quart import Response, request
 
 from web.answers import refusal
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+# Seconds between two lines about refused credentials.
+LOG_PAUSE = 10.0
 
 SECRET_HEADER = "X-Scheduler-Secret"  # noqa: S105 - the name of a header
 
@@ -42,8 +49,27 @@ class Credential:
         return self.opens(token.strip(" ")) and scheme.lower() == "bearer"
 
 
+class _Refusals:
+    """Counts refused credentials, and logs them a line at a time: anyone can cause them."""
+
+    def __init__(self) -> None:
+        self._unlogged = 0
+        self._next_line_at = float("-inf")
+
+    def count(self) -> None:
+        self._unlogged += 1
+        if trio.current_time() >= self._next_line_at:
+            log.warning("unauthorized", path=request.path, refused=self._unlogged)
+            self._unlogged = 0
+            self._next_line_at = trio.current_time() + LOG_PAUSE
+
+
+_refusals = _Refusals()
+
+
 def unauthorized(scheme: str) -> Response:
     """401, the same for a credential that is missing, wrong or given twice."""
+    _refusals.count()
     return refusal(
         401,
         "unauthorized",

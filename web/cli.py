@@ -9,7 +9,8 @@ import json
 import logging
 import secrets
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -18,6 +19,8 @@ from rich.console import Console
 
 from engine import (
     ConfigurationError,
+    MigrationError,
+    RequestRefused,
     RunRequest,
     SchedulerError,
     Settings,
@@ -32,7 +35,8 @@ from web.logs import configure_logging
 from web.signals import watch_signals
 from web.terminal import show_progress, summary_table
 
-PARTIAL_OR_FAILED, CONFIGURATION = 1, 3
+PARTIAL_OR_FAILED = 1
+EXIT_CODES = {RequestRefused: 2, ConfigurationError: 3}  # usage, configuration
 
 _UNDEFINED_TABLE = "42P01"
 
@@ -58,8 +62,7 @@ def demo(mentors: int, once: bool, as_json: bool) -> None:
     from web.demo import run_demo
 
     configure_logging(logging.WARNING)
-    summary = run_demo(Console(stderr=as_json), mentors, once=once, as_json=as_json)
-    sys.exit(0 if summary["completed"] else PARTIAL_OR_FAILED)
+    sys.exit(_exit_code(run_demo(Console(stderr=as_json), mentors, once=once, as_json=as_json)))
 
 
 @commands.command()
@@ -86,25 +89,33 @@ def serve() -> None:
 )
 def run(as_json: bool, dry_run: bool, scenario_types: tuple[str, ...]) -> None:
     """One run from the shell. Ctrl-C drains it, and the summary says what was left."""
-    configure_logging(logging.WARNING)
+    configure_logging(logging.ERROR)
     request = RunRequest(tuple(sorted(set(scenario_types))) or None, dry_run, source="command line")
     console = Console(stderr=as_json)
-    summary = trio.run(_run, load_settings("database_url"), request, console)
+    summary, errors = trio.run(_run, load_settings("database_url"), request, console)
     if as_json:
         click.echo(json.dumps(summary))
     else:
-        console.print(summary_table(summary))
-    sys.exit(0 if summary["completed"] else PARTIAL_OR_FAILED)
+        console.print(summary_table(summary, errors))
+    sys.exit(_exit_code(summary))
 
 
-async def _run(settings: Settings, request: RunRequest, console: Console) -> dict[str, Any]:
+def _exit_code(summary: Mapping[str, Any]) -> int:
+    """Partial, or nothing but errors: both are for somebody to look at."""
+    failed = summary["total_errors"] > 0 and summary["total_evaluated"] == 0
+    return PARTIAL_OR_FAILED if failed or not summary["completed"] else 0
+
+
+async def _run(
+    settings: Settings, request: RunRequest, console: Console
+) -> tuple[dict[str, Any], Counter[str]]:
     async with open_scheduler(settings) as scheduler, trio.open_nursery() as nursery:
         await nursery.start(watch_signals, scheduler.drain, nursery.cancel_scope.cancel)
-        expected = await scheduler.count_mentors() if console.is_terminal else 0
-        async with show_progress(console, scheduler, expected):
-            summary = await (await scheduler.start(request)).summary()
+        started = await scheduler.start(request)
+        async with show_progress(console, scheduler):
+            summary = await started.summary()
         nursery.cancel_scope.cancel()
-        return summary.as_json()
+        return summary.as_json(), started.progress.tally.errors
     raise click.Abort  # a second Ctrl-C
 
 
@@ -136,10 +147,11 @@ def seed(mentors: int) -> None:
             try:
                 return await seed_mentors(database, mentors)
             except StatementFailed as error:
-                if error.sqlstate == _UNDEFINED_TABLE:
-                    fault = "The example tables are missing; make them with `migrate --with-example-tables`."
-                    raise ConfigurationError([fault]) from error
-                raise
+                if error.sqlstate != _UNDEFINED_TABLE:
+                    raise
+                raise MigrationError(
+                    "The example tables are missing; run `scenario-scheduler migrate --with-example-tables`."
+                ) from error
 
     click.echo(f"inserted {trio.run(seed_it):,} mentors")
 
@@ -160,14 +172,14 @@ def main() -> None:
     """Run a command; what people can mend is said in a sentence, anything else is a traceback."""
     try:
         commands()
-    except (SchedulerError, BaseExceptionGroup) as error:
+    except (SchedulerError, KeyboardInterrupt, BaseExceptionGroup) as error:
         leaves = list(_leaves(error))
-        if not all(isinstance(leaf, SchedulerError) for leaf in leaves):
+        if not all(isinstance(leaf, SchedulerError | KeyboardInterrupt) for leaf in leaves):
             raise
         for leaf in leaves:
-            click.echo(str(leaf), err=True)
-        configuration = any(isinstance(leaf, ConfigurationError) for leaf in leaves)
-        sys.exit(CONFIGURATION if configuration else PARTIAL_OR_FAILED)
+            click.echo(str(leaf) or "Interrupted.", err=True)
+        codes = (code for kind, code in EXIT_CODES.items() if isinstance(leaves[0], kind))
+        sys.exit(next(codes, PARTIAL_OR_FAILED))
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -1,19 +1,31 @@
-"""This file keeps an answer's end from being cut by the disconnect that it causes itself.
+"""This file mends what Hypercorn (0.18) and Quart-Trio (0.12) do at the end of a connection.
 
-When the last part of an answer is sent, Hypercorn first tells the application that the connection is done,
-and then closes it, or starts its idle time-out. Quart-Trio (0.12) cancels the whole request when it is told
-so, the sending task included: connections stayed open for ever, also after `Connection: close`.
+Each was found by doing it to the served application; tests/end_to_end/test_wire.py does it again.
+
+- An answer's last part makes Hypercorn tell the application that the connection is done, and only then close
+  it or start its idle time-out. Quart-Trio cancels the whole request when it is told so, the sending task
+  included: connections stayed open for ever, also after `Connection: close`.
+- Closing and answering at the same moment, as for a caller who leaves in mid-body, are two tasks at one
+  socket. The error left the connection and ended the whole server.
+- A caller who reads nothing held up the sending task, shielded and without a bound, and so the end of the
+  process.
 """
 
 from __future__ import annotations
 
+import hypercorn.trio.run
 import trio
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
 from quart_trio.asgi import TrioASGIHTTPConnection
 
+# Seconds that a caller may take nothing of an answer, which is a few hundred bytes.
+STALLED_TIMEOUT = 5.0
+
 
 class HTTPConnection(TrioASGIHTTPConnection):
-    """Quart-Trio's, with the sending of an answer's last part shielded. Hypercorn bounds that itself."""
+    """Quart-Trio's, in which the sending of an answer's last part is not cut by what it causes."""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         async def send_whole(event: ASGISendEvent) -> None:
@@ -22,3 +34,25 @@ class HTTPConnection(TrioASGIHTTPConnection):
                 await send(event)
 
         await super().__call__(receive, send_whole)
+
+
+class BoundedTCPServer(TCPServer):
+    """Hypercorn's connection, whose sending ends: with the data sent, or with the connection."""
+
+    async def protocol_send(self, event: Event) -> None:
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            with trio.move_on_after(STALLED_TIMEOUT, shield=True) as sending:
+                try:
+                    await self.stream.send_all(event.data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                    await self.protocol.handle(Closed())
+            if sending.cancelled_caught:
+                await trio.aclose_forcefully(self.stream)
+
+
+def use_bounded_connections() -> None:
+    """Have Hypercorn make its connections of the class above; it offers no other way to say so."""
+    hypercorn.trio.run.TCPServer = BoundedTCPServer  # type: ignore[attr-defined]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import trio
 from quart import Blueprint, Response
 
@@ -23,9 +25,13 @@ def health_blueprint(scheduler: Scheduler) -> Blueprint:
     @blueprint.get("/readyz")
     async def get_readyz() -> Response | dict[str, str]:
         reason = await readiness.reason_against()
-        return {"status": "ready"} if reason is None else refusal(503, "not_ready", reason)
+        return {"status": "ready"} if reason is None else _not_ready(reason)
 
     return blueprint
+
+
+def _not_ready(reason: str) -> Response:
+    return refusal(503, "not_ready", reason, {"Retry-After": str(math.ceil(READINESS_LASTS))})
 
 
 class _Readiness:

@@ -7,16 +7,19 @@ read here is checked against a pydantic model in strict mode.
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import trio
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from quart import request
 
+from engine import SCENARIO_TYPE_PATTERN
 from web.answers import Refused
 
 # Seconds for a body to arrive: it is a few hundred bytes from a neighbour.
 BODY_TIMEOUT = 1.0
+
+ScenarioType = Annotated[str, Field(pattern=SCENARIO_TYPE_PATTERN)]
 
 ModelT = TypeVar("ModelT", bound="StrictModel")
 
@@ -44,13 +47,17 @@ async def read_json_body(model: type[ModelT], max_bytes: int) -> ModelT | None:
     try:
         document = json.loads(body, object_pairs_hook=_without_repeated_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise Refused(400, "malformed_json", "The body is not JSON, or is nested too deep.") from None
+        raise _malformed() from None
     if not isinstance(document, dict):
         raise Refused(422, "invalid_body", "The body must be a JSON object.")
     try:
         # As JSON once more, because pydantic takes a uuid or an instant from JSON text as what it is.
         return model.model_validate_json(json.dumps(document))
+    except RecursionError:
+        raise _malformed() from None
     except ValidationError as error:
+        if error.errors(include_input=False, include_url=False)[0]["type"] == "json_invalid":
+            raise _malformed() from None  # nested deeper than pydantic goes, which is less than Python's own
         raise Refused(422, "invalid_body", _explain(model, error)) from None
 
 
@@ -67,6 +74,10 @@ async def _read(max_bytes: int) -> bytes:
     if reading.cancelled_caught:
         raise Refused(408, "body_timeout", f"The body did not arrive within {BODY_TIMEOUT:g} s.")
     return bytes(body)
+
+
+def _malformed() -> Refused:
+    return Refused(400, "malformed_json", "The body is not JSON, or is nested too deep.")
 
 
 def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,11 +11,9 @@ from quart import Blueprint, Response, request
 
 from engine import RunRequest, Scheduler
 from web.auth import SECRET_HEADER, Credential, unauthorized
-from web.json_body import StrictModel, read_json_body
+from web.json_body import ScenarioType, StrictModel, read_json_body
 
 MAX_BODY_BYTES = 16 * 1024
-
-ScenarioType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
 
 class RunBody(StrictModel):
@@ -30,10 +28,12 @@ class RunBody(StrictModel):
     @classmethod
     def _is_an_instant(cls, value: str | None) -> str | None:
         if value is not None:
+            fault = ValueError("must be an ISO 8601 instant, with its offset from UTC")
             try:
-                datetime.fromisoformat(value)
+                if datetime.fromisoformat(value).tzinfo is None:
+                    raise fault
             except ValueError:
-                raise ValueError("must be an ISO 8601 instant") from None
+                raise fault from None
         return value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import socket
 from functools import partial
 
@@ -19,12 +20,16 @@ from hypercorn.trio import serve as serve_hypercorn
 
 from engine import ConfigurationError, Scheduler, SchedulerError, Settings, open_scheduler
 from web.app import create_app
+from web.connection import use_bounded_connections
 from web.signals import watch_signals
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # Seconds on top of the platform limit after which a connection that sends nothing is closed.
 READ_MARGIN = 5
+
+# Seconds in which a process that was told twice to stop must have stopped by itself; then the kernel ends it.
+CUT_TIMEOUT = 1
 
 # Seconds for answers that are ready to reach their callers, once every run has ended.
 GRACEFUL_TIMEOUT = 1.0
@@ -74,9 +79,15 @@ async def serve(
                 scheduler.drain()
                 await scheduler.wait_until_idle()
 
+            def cut() -> None:
+                until_cut.cancel()
+                if hasattr(signal, "alarm"):  # not on Windows
+                    signal.alarm(CUT_TIMEOUT)
+
+            use_bounded_connections()
             with trio.CancelScope() as until_cut:
                 async with trio.open_nursery() as nursery:
-                    await nursery.start(watch_signals, stopping.set, until_cut.cancel)
+                    await nursery.start(watch_signals, stopping.set, cut)
                     nursery.start_soon(_say_hello, scheduler, base_url(listener))
                     app, config = create_app(scheduler, settings), _hypercorn_config(settings, listener)
                     async with trio.open_nursery() as serving:

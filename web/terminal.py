@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import trio
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from engine import Scheduler
+from engine import Scheduler, SchedulerError
 
 # Seconds between two looks at the tally: smooth to the eye, nothing to the processor.
 REFRESH_PAUSE = 0.1
@@ -27,16 +27,20 @@ _ROWS = {
 
 
 @asynccontextmanager
-async def show_progress(console: Console, scheduler: Scheduler, expected: int) -> AsyncIterator[None]:
-    """While the block lasts, a bar of the run under way, out of the mentors expected.
+async def show_progress(console: Console, scheduler: Scheduler) -> AsyncIterator[None]:
+    """While the block lasts, a bar of the run under way, out of everybody it will find.
 
-    Shows nothing where the console is not a terminal.
+    Shows nothing where the console is not a terminal, and no total as long as that can't be counted.
 
     **Cancellation:** the bar stays as it stands, and the cursor is given back.
     """
     columns = (TextColumn("walking"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("walking", total=expected)
+        bar = progress.add_task("walking", total=None)
+
+        async def count() -> None:
+            with suppress(SchedulerError):
+                progress.update(bar, total=await scheduler.count_mentors())
 
         def look() -> None:
             if run := scheduler.progress:
@@ -48,24 +52,28 @@ async def show_progress(console: Console, scheduler: Scheduler, expected: int) -
                 await trio.sleep(REFRESH_PAUSE)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep_looking)
+            if console.is_terminal:
+                nursery.start_soon(count)
+                nursery.start_soon(keep_looking)
             yield
             nursery.cancel_scope.cancel()
         look()
 
 
-def summary_table(summary: Mapping[str, Any]) -> Table:
-    """The summary as `POST /run` answers it."""
+def summary_table(summary: Mapping[str, Any], errors: Mapping[str, int]) -> Table:
+    """The summary as `POST /run` answers it, with its errors by their class."""
     table = Table(title=f"run {summary['run_id']}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for field, label in _ROWS.items():
         lower_bound = field == "total_unprocessed" and not summary["remaining_known"]
         table.add_row(label, f"{'at least ' if lower_bound else ''}{summary[field]:,}")
+        if field == "total_errors":
+            for error_class, mentors in sorted(errors.items()):
+                table.add_row(f"  {error_class}", f"{mentors:,}")
     table.add_section()
     table.add_row("took", f"{summary['duration_ms'] / 1000:.2f} s")
-    verdict = (
-        "[green]completed[/]" if summary["completed"] else f"[yellow]partial: {summary['stop_reason']}[/]"
-    )
-    table.add_row("verdict", verdict)
+    colour = "green" if summary["completed"] and not summary["total_errors"] else "yellow"
+    verdict = "completed" if summary["completed"] else f"partial: {summary['stop_reason']}"
+    table.add_row("verdict", f"[{colour}]{verdict}[/]")
     return table

@@ -6,28 +6,38 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Self
 from uuid import UUID
 
+import trio
 from pydantic import Field, model_validator
 from quart import Blueprint, Response, request
 
-from engine import InDatabaseTriggerEngine, StatementFailed
+from engine import EVALUATIONS_AT_ONCE, MAX_MENTORS_OVER_HTTP, InDatabaseTriggerEngine, StatementFailed
 from web.answers import Refused
 from web.auth import Credential, unauthorized
-from web.json_body import StrictModel, read_json_body
-from web.run import ScenarioType
-
-MAX_MENTORS = 1_000
+from web.json_body import ScenarioType, StrictModel, read_json_body
 
 # A thousand ids are 39 kB.
 MAX_BODY_BYTES = 64 * 1024
 
-_INVALID_PARAMETER = "22023"
+_NOT_MIGRATED = Refused(
+    503, "not_ready", "A function or a table is missing in the database; run `scenario-scheduler migrate`."
+)
+
+# What a caller can do about it is in the status, by SQLSTATE: mend the request, ask again, or neither.
+_REFUSALS = {
+    "22023": Refused(422, "unknown_scenario_type", "scenario_types names one that is unknown here."),
+    "3F": _NOT_MIGRATED,
+    "42P01": _NOT_MIGRATED,
+    "42883": _NOT_MIGRATED,
+    "40": Refused(503, "conflict", "Another evaluation was in the way; ask again."),
+    "57014": Refused(504, "timeout", "The evaluation took longer than the database allows."),
+}
 
 
 class InvocationBody(StrictModel):
     """One mentor or many, never both; the rest is the same for both."""
 
     mentor_id: UUID | None = None
-    mentor_ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_MENTORS)] | None = None
+    mentor_ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_MENTORS_OVER_HTTP)] | None = None
     scenario_types: Annotated[list[ScenarioType], Field(min_length=1, max_length=100)] | None = None
     dry_run: bool = False
     run_id: UUID | None = None
@@ -45,6 +55,7 @@ def trigger_engine_blueprint(
     trigger_engine: InDatabaseTriggerEngine, service_role_key: Credential
 ) -> Blueprint:
     blueprint = Blueprint("trigger_engine", __name__)
+    limiter = trio.CapacityLimiter(EVALUATIONS_AT_ONCE)
 
     @blueprint.post("/trigger-engine")
     async def post_trigger_engine() -> Response | dict[str, Any]:
@@ -54,9 +65,13 @@ def trigger_engine_blueprint(
         if body is None:
             raise Refused(422, "invalid_body", "The body must name a mentor_id, or mentor_ids.")
         if body.mentor_id is not None:
-            [result] = await _evaluate(trigger_engine, body, [body.mentor_id])
+            [result] = await evaluate(body, [body.mentor_id])
             return result
-        return {"results": await _evaluate(trigger_engine, body, body.mentor_ids or [])}
+        return {"results": await evaluate(body, body.mentor_ids or [])}
+
+    async def evaluate(body: InvocationBody, mentor_ids: Sequence[UUID]) -> list[dict[str, Any]]:
+        async with limiter:
+            return await _evaluate(trigger_engine, body, mentor_ids)
 
     return blueprint
 
@@ -70,10 +85,9 @@ async def _evaluate(
             mentor_ids, scenario_types=body.scenario_types, dry_run=body.dry_run, run_id=body.run_id
         )
     except StatementFailed as error:
-        if error.sqlstate == _INVALID_PARAMETER:
-            raise Refused(
-                422, "unknown_scenario_type", "scenario_types names one that is unknown here."
-            ) from None
+        for prefix, refused in _REFUSALS.items():
+            if error.sqlstate.startswith(prefix):
+                raise refused from None
         raise
     due = {result.mentor_id: result for result in results}
     return [

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.embedded.binaries import EXE, PostgresBinaries
 from engine.errors import EmbeddedPostgresError
+
+# Seconds until the children of a killed program are gone: some milliseconds, once they are scheduled.
+END_TIMEOUT = 2.0
 
 
 class Account(NamedTuple):
@@ -111,16 +117,37 @@ def _staged(binaries: PostgresBinaries, copy: Path, account: Account) -> Postgre
 def run_program(
     command: list[Path | str], folder: Path, account: Account | None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603  (our own words, no shell)
-        [str(word) for word in command],
+    """Run it to its end, in a group of its own; interrupted, it is ended with all that it started."""
+    words = [str(word) for word in command]
+    with subprocess.Popen(  # noqa: S603  (our own words, no shell)
+        words,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        check=False,
+        start_new_session=True,
         **surroundings_of(folder, account),
-    )
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            _end_group(process)
+            raise
+    return subprocess.CompletedProcess(words, process.returncode, output)
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """Kill it and its children, and wait until none of them writes any more."""
+    if os.name != "posix":
+        process.kill()
+        return
+    give_up_at = time.monotonic() + END_TIMEOUT
+    with suppress(ProcessLookupError):
+        while time.monotonic() < give_up_at:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            time.sleep(0.01)
 
 
 def surroundings_of(folder: Path, account: Account | None) -> dict[str, Any]:

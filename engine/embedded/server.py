@@ -125,7 +125,9 @@ class EmbeddedPostgres:
     @property
     def dsn(self) -> str:
         """The URL of the database `postgres`, for its superuser `app`. It holds the password."""
-        return f"postgresql://app:{self._password}@127.0.0.1:{self.port}/postgres"
+        # Said, because clients take what is left unsaid from PG… variables that are meant for other servers.
+        how = "sslmode=disable&target_session_attrs=any"
+        return f"postgresql://app:{self._password}@127.0.0.1:{self.port}/postgres?{how}"
 
     def stop(self) -> None:
         """End every session, then the server. Does nothing when it is stopped already."""

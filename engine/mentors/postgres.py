@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from engine.database import Database
+from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.mentors.protocol import IdRange, Page
-from engine.statements import load_statement
+from engine.statements import Statement, load_statement
 
 _LOWEST_ID = UUID(int=0)
 _HIGHEST_ID = UUID(int=2**128 - 1)
@@ -28,16 +30,26 @@ class PostgresMentors:
         bounds = _inclusive(stretch)
         if bounds is None:
             return Page((), is_last=True)
-        rows = await self._database.fetch(_FETCH_PAGE, *bounds, self._statuses, page_size)
+        rows = await self._fetch(_FETCH_PAGE, *bounds, self._statuses, page_size)
         return Page([row[0] for row in rows], is_last=len(rows) < page_size)
 
     async def count(self, stretch: IdRange) -> int:
         bounds = _inclusive(stretch)
         if bounds is None:
             return 0
-        # Bounded by the run's budget alone: counting a million takes longer than any page.
-        [row] = await self._database.fetch(_COUNT_MENTORS, *bounds, self._statuses, answer_within=math.inf)
+        # For the caller to bound, as a run's budget does: counting a million takes longer than any page.
+        [row] = await self._fetch(_COUNT_MENTORS, *bounds, self._statuses, answer_within=math.inf)
         return int(row["mentors"])
+
+    async def _fetch(self, statement: Statement, *arguments: Any, **how: Any) -> Sequence[Any]:
+        """A refused statement, by a statement_timeout for example, is a source that can't be read now.
+
+        What a run did until then is not undone by it, so the run goes on and says what became of it.
+        """
+        try:
+            return await self._database.fetch(statement, *arguments, **how)
+        except StatementFailed as error:
+            raise DatabaseUnavailable(str(error)) from None
 
 
 def _inclusive(stretch: IdRange) -> tuple[UUID, UUID] | None:

@@ -18,9 +18,9 @@ from engine.trigger.protocol import Evaluation, RunContext
 
 _EVALUATE = load_statement("evaluate")
 
-# Calls of `scheduler.evaluate` at once, however many dispatchers wait: more than two to four only contend
-# with one another for the same processors (11 us a mentor at two to four, on two cores), and every one
-# costs the user's Postgres a connection.
+# Calls of `scheduler.evaluate` at once, of a run and of those who come over HTTP each: more than two to four
+# only contend with one another for the same processors (11 us a mentor at two to four, on two cores), and
+# every one costs the user's Postgres a connection.
 EVALUATIONS_AT_ONCE = 4
 
 # Seconds between two tries of a call while Postgres is away. The call bears its run's id, so that a try whose
@@ -44,11 +44,13 @@ class MentorResult:
 
 
 class InDatabaseTriggerEngine:
-    """Implements TriggerEngine; a session has no state, because the pool has the connections."""
+    """Implements TriggerEngine; a session has no state, because the pool has the connections.
+
+    Bounds nothing by itself: whoever waits in here waits on the time-out of an invocation.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._limiter = trio.CapacityLimiter(EVALUATIONS_AT_ONCE)
 
     async def evaluate(
         self,
@@ -66,11 +68,10 @@ class InDatabaseTriggerEngine:
 
         **Cancellation:** ends the call on the server; it either took effect as a whole or not at all.
         """
-        async with self._limiter:
-            # The caller knows how long an invocation may take.
-            rows = await self._database.fetch(
-                *(_EVALUATE, mentor_ids, scenario_types, dry_run, run_id), answer_within=math.inf
-            )
+        # The caller knows how long an invocation may take.
+        rows = await self._database.fetch(
+            *(_EVALUATE, mentor_ids, scenario_types, dry_run, run_id), answer_within=math.inf
+        )
         return [MentorResult(*row) for row in rows]
 
     @asynccontextmanager
@@ -108,7 +109,7 @@ def _invocation_failed(sqlstate: str) -> InvocationFailed:
     if sqlstate == _QUERY_CANCELED:
         return InvocationFailed("timeout")
     return InvocationFailed(
-        f"sql_{sqlstate[:2].lower()}",
+        f"sql_{sqlstate.lower()}",
         retryable=sqlstate.startswith(_CONFLICT),
         bisectable=sqlstate.startswith(_DATA_ERRORS),
     )

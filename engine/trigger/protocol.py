@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
+# What may name a scenario, in requests and in answers.
+SCENARIO_TYPE_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+
 
 @dataclass(frozen=True, slots=True)
 class RunContext:

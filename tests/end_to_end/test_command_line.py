@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_demo_once_walks_over_http_and_leaves() -> None:
     assert 20 <= summary["total_evaluated"] <= 40
     assert summary["total_errors"] == 0
     assert summary["total_dispatched"] > 0
-    assert "Serving on http://127.0.0.1:" in done.stderr
+    assert "Ticking http://127.0.0.1:" in done.stderr
 
 
 def test_demo_shows_the_summary_as_a_table_and_serves_until_interrupted() -> None:
@@ -82,7 +83,7 @@ def test_a_partial_run_exits_with_1(database_url: str) -> None:
     budget = {
         "SCHEDULER_SOFT_THRESHOLD": "0.000001",
         "SCHEDULER_HARD_DEADLINE": "5",
-        "SCHEDULER_PLATFORM_LIMIT": "6",
+        "SCHEDULER_PLATFORM_LIMIT": "7",
     }
     done = command("run", "--json", DATABASE_URL=database_url, **budget)
     assert done.returncode == 1
@@ -93,7 +94,7 @@ def test_a_partial_run_exits_with_1(database_url: str) -> None:
 
 def test_seed_without_the_example_tables_says_how_to_make_them(empty_database_url: str) -> None:
     done = command("seed", "--mentors", "1", DATABASE_URL=empty_database_url)
-    assert done.returncode == 3
+    assert done.returncode == 1
     assert "migrate --with-example-tables" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -130,6 +131,68 @@ def test_a_command_without_a_database_that_answers_says_so_and_exits_with_1(argu
     assert done.returncode == 1
     assert "Postgres can't be used" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_in_which_nobody_could_be_evaluated_says_why_and_exits_with_1(database_url: str) -> None:
+    command("seed", "--mentors", "20", DATABASE_URL=database_url)
+    done = command("run", DATABASE_URL=database_url, SCHEDULER_TRIGGER_ENGINE="http://127.0.0.1:1/")
+    assert done.returncode == 1
+    assert "connection_refused" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["birthday", "Not A Type"])
+def test_an_unknown_scenario_exits_with_2(name: str, database_url: str) -> None:
+    done = command("run", "--scenario", name, DATABASE_URL=database_url)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("password", ["hunter2#9", "hunter2/9", "hunter2\uff039"])
+@pytest.mark.parametrize("arguments", [["run"], ["serve"], ["migrate"]])
+def test_a_password_that_is_not_encoded_is_refused_and_not_shown(arguments: list[str], password: str) -> None:
+    url = f"postgresql://app:{password}@127.0.0.1/x"
+    done = command(*arguments, DATABASE_URL=url, SCHEDULER_SECRET=SECRET)
+    assert done.returncode == 3
+    assert "percent-encode" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", ["Starting", "Ticking"])
+def test_demo_stopped_early_says_so_and_leaves_nothing(
+    after: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        arguments_of("demo", "--mentors", "3000"),
+        env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+        for line in demo.stdout:
+            if line.startswith(after):
+                break
+        demo.send_signal(number)
+        demo.stdout.read()
+        errors = demo.stderr.read()
+    assert demo.returncode == 1
+    assert "Traceback" not in errors
+    assert len(errors.strip().splitlines()) == 1 or after == "Ticking"
+    assert not list(tmp_path.glob("embedded-postgres-*"))
+
+
+def test_demo_is_not_held_up_by_settings_and_variables_of_another_database() -> None:
+    foreign = {
+        "DATABASE_URL": "mysql://x",
+        "SCHEDULER_SECRET": "short",
+        "SCHEDULER_BIND": "nowhere",
+        "PGSSLMODE": "require",
+        "PGTARGETSESSIONATTRS": "standby",
+    }
+    done = command("demo", "--mentors", "5", "--once", **foreign)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--mentors", "-1"], ["--mentors", "many"], ["--nonsense"]])

@@ -133,6 +133,33 @@ async def test_nothing_personal_and_no_secret_is_logged_or_answered(
         assert kept not in said
 
 
+async def test_what_postgres_says_of_a_row_it_chokes_on_is_neither_logged_nor_answered(
+    database_url: str, start_service: StartService
+) -> None:
+    await seed(database_url, 3)
+    await query(
+        database_url,
+        "create or replace view scheduler.mentors as select id, user_id, status, "
+        "(status || 'alice@example.org-4711')::timestamptz as created_at from public.peer_mentors",
+    )
+    service = await start_service(DATABASE_URL=database_url)
+    ran = await service.tick()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        [row] = await query(database_url, "select id from public.peer_mentors limit 1")
+        mentor = row["id"]
+        invoked = await client.post(
+            f"{service.url}/trigger-engine",
+            headers={"Authorization": f"Bearer {KEY}"},
+            json={"mentor_id": str(mentor)},
+        )
+    assert ran.json()["total_errors"] == 3
+    assert (invoked.status_code, invoked.json()["error"]) == (500, "internal")
+    assert service.logged("request_refused")
+    assert service.logged("run_ended")[0]["level"] == "warning"
+    for kept in ("alice", str(mentor)):
+        assert kept not in service.log() + ran.text + invoked.text
+
+
 async def test_a_caller_who_hangs_up_does_not_end_the_run(
     database_url: str, start_service: StartService
 ) -> None:

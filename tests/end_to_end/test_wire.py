@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -134,3 +137,30 @@ async def test_a_connection_left_idle_is_closed(service: Service) -> None:
             await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             answer = b"".join([data async for data in stream])
     assert answer.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("path", ["/run", "/nowhere", "/healthz"])
+async def test_callers_who_leave_in_mid_body_do_not_end_the_service(path: str, service: Service) -> None:
+    where = urlsplit(service.url)
+    request = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n".encode()
+    for _ in range(200):
+        stream = await trio.open_tcp_stream(where.hostname, where.port)
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(request + b"x" * 50_000)
+        await trio.aclose_forcefully(stream)
+    assert (await service.get("/healthz")).status_code == 200
+    assert "Traceback" not in service.log()
+
+
+async def test_a_caller_who_reads_nothing_does_not_keep_the_service_from_ending(service: Service) -> None:
+    where = urlsplit(service.url)
+    stream = await trio.open_tcp_stream(where.hostname, where.port)
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with trio.move_on_after(2):  # until nothing more is taken
+        while True:
+            await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+    service.send(signal.SIGTERM)
+    await service.wait_until_logged("draining")
+    service.send(signal.SIGTERM)
+    assert await service.exit_code() != 0
+    await trio.aclose_forcefully(stream)

@@ -80,7 +80,7 @@ def test_the_answer_comes_by_the_hard_deadline_and_the_accounting_identity_holds
             max_concurrency=max_concurrency,
             invocation_timeout=5.0,
         )
-        walk = Walkthrough(source, engine, limits=limits, run_budget=budget(8.0, 10.0, 12.0))
+        walk = Walkthrough(source, engine, limits=limits, run_budget=budget(8.0, 10.0))
         async with trio.open_nursery() as nursery:
             if drain_at is not None:
 

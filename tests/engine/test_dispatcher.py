@@ -47,7 +47,7 @@ async def test_a_timeout_past_the_hard_deadline_leaves_the_mentor_unprocessed(
 ) -> None:
     engine = FakeTriggerEngine(latency=lambda chunk: FOREVER)
     summary = await Walkthrough(
-        FakeMentors(ids(2)), engine, limits=ONE_BY_ONE, run_budget=budget(2.0, 8.0, 10.0)
+        FakeMentors(ids(2)), engine, limits=ONE_BY_ONE, run_budget=budget(2.0, 8.0)
     ).run()
     assert trio.current_time() == 8.0
     assert (summary.total_errors, summary.total_unprocessed) == (1, 1)
@@ -133,7 +133,7 @@ async def test_a_chunk_cut_while_it_is_bisected_keeps_what_was_answered(autojump
         return Evaluation()
 
     engine = FakeTriggerEngine(act=act, latency=lambda chunk: 2.0)
-    walk = Walkthrough(FakeMentors(ids(8)), engine, limits=CHUNKS_OF_8, run_budget=budget(1.0, 5.0, 6.0))
+    walk = Walkthrough(FakeMentors(ids(8)), engine, limits=CHUNKS_OF_8, run_budget=budget(1.0, 5.0))
     summary = await walk.run()
     assert (summary.total_evaluated, summary.total_errors, summary.total_unprocessed) == (4, 0, 4)
     assert walk.progress.low_water_mark.last_id is None

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from engine.errors import ConfigurationError, InvocationFailed
+from engine.errors import InvocationFailed
 from engine.trigger.http import HttpTriggerEngine
 from engine.trigger.protocol import Evaluation, RunContext
 from engine.trigger.retry_after import parse_retry_after
@@ -136,13 +136,6 @@ async def test_without_a_key_no_authorization_is_sent() -> None:
     transport = always(result(ONE))
     await evaluate(transport, ids(1), service_role_key=None)
     assert "Authorization" not in transport.posts[0].headers
-
-
-@pytest.mark.parametrize("key", ["", "a\r\nX-Injected: 1", "a\n", "a b", "a\x00", "ключ"])
-def test_a_key_that_could_break_out_of_its_header_is_refused(key: str) -> None:
-    with pytest.raises(ConfigurationError, match="SCHEDULER_SERVICE_ROLE_KEY") as raised:
-        HttpTriggerEngine(always(b""), key)
-    assert key not in str(raised.value) or not key
 
 
 async def test_a_session_is_one_connection_closed_with_it() -> None:

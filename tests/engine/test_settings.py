@@ -86,6 +86,17 @@ def test_all_faults_are_said_at_once_and_no_value_is_quoted(monkeypatch: pytest.
     assert "tooshort" not in "".join(found)
 
 
+@pytest.mark.parametrize("name", ["SCHEDULER_DATABASE_URL", "SCHEDULER_PG_BIN_DIR", "scheduler_secret"])
+def test_no_setting_has_a_second_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, SECRET)
+    assert faults()[0].startswith(f"{name} is not a setting of this version;")
+
+
+def test_what_is_like_no_setting_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCHEDULER_OPERATOR_TOKEN", "x")
+    assert "did you mean" not in faults()[0]
+
+
 def test_a_setting_misspelt_is_refused_with_the_one_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCHEDULER_PAGESIZE", "100")
     [fault] = faults()
@@ -143,6 +154,7 @@ def test_a_trigger_engine_is_https_or_http_to_this_machine(url: str) -> None:
         "https://engine.example/a b",
         "https://engine.example\\@evil.example/",
         "https://engine.example/#fragment",
+        "https://engine.example/\U0001f600",
     ],
 )
 def test_any_other_trigger_engine_is_refused(url: str) -> None:
@@ -194,6 +206,26 @@ def test_the_services_own_trigger_engine_is_known_by_its_address() -> None:
     assert (other.trigger_engine_is_built_in, other.dry_run_supported) == (False, False)
 
 
+@pytest.mark.parametrize(
+    ("bind", "host", "built_in"),
+    [
+        ("127.0.0.1:8000", "localhost", True),
+        ("0.0.0.0:8000", "127.0.0.1", True),
+        ("[::]:8000", "[::1]", True),
+        ("[::1]:8000", "[::1]", True),
+        ("127.0.0.1:8000", "[::1]", False),
+        ("[::1]:8000", "127.0.0.1", False),
+        ("127.0.0.1:8001", "127.0.0.1", False),
+    ],
+)
+def test_the_services_own_trigger_engine_is_where_it_listens(bind: str, host: str, built_in: bool) -> None:
+    url = f"http://{host}:8000/trigger-engine"
+    assert (
+        load_settings(bind=bind, trigger_engine=url, service_role_key="key").trigger_engine_is_built_in
+        is built_in
+    )
+
+
 def test_the_services_own_trigger_engine_without_a_key_is_refused() -> None:
     [fault] = faults(trigger_engine="http://127.0.0.1:8000/trigger-engine")
     assert "SCHEDULER_SERVICE_ROLE_KEY" in fault
@@ -213,11 +245,43 @@ def test_a_proxy_that_is_no_url_of_an_http_proxy_is_refused(proxy: str) -> None:
     assert fault.startswith("SCHEDULER_PROXY ")
 
 
-def test_a_proxy_needs_the_transport_that_knows_one() -> None:
-    load_settings(proxy="http://user:word@proxy.example:3128", transport="httpx")
-    [fault] = faults(proxy="http://user:word@proxy.example:3128")
-    assert "set it to httpx" in fault
-    assert "word" not in fault
+def test_a_proxy_needs_the_transport_that_knows_one_and_somewhere_to_go() -> None:
+    proxy, engine = "http://user:word@proxy.example:3128", "https://engine.example/"
+    load_settings(proxy=proxy, transport="httpx", trigger_engine=engine)
+    for given in ({"transport": "httpx"}, {"trigger_engine": engine}):
+        [fault] = faults(proxy=proxy, **given)
+        assert "SCHEDULER_TRANSPORT=httpx" in fault
+        assert "word" not in fault
+
+
+def test_faults_between_settings_are_said_with_all_the_others() -> None:
+    found = faults(
+        "database_url",
+        bind="nowhere",
+        soft_threshold=30.0,
+        page_size=10,
+        mentors_per_invocation=20,
+        proxy="http://proxy.example",
+    )
+    assert [fault.split()[0] for fault in found] == [
+        "SCHEDULER_BIND",
+        "SCHEDULER_SOFT_THRESHOLD,",
+        "SCHEDULER_MENTORS_PER_INVOCATION",
+        "SCHEDULER_PROXY",
+        "DATABASE_URL",
+    ]
+
+
+def test_a_fault_of_a_setting_is_not_said_twice_as_one_between_settings() -> None:
+    [fault] = faults(hard_deadline="soon", soft_threshold=29.0)
+    assert fault.startswith("SCHEDULER_HARD_DEADLINE ")
+
+
+@pytest.mark.parametrize("password", ["a#b", "a/b", "a?b", "hunter2\uff03x"])
+def test_a_password_that_breaks_its_url_is_refused_and_not_quoted(password: str) -> None:
+    [fault] = faults(database_url=f"postgresql://user:{password}@127.0.0.1/db")
+    assert "percent-encode" in fault
+    assert password not in fault
 
 
 def test_a_dry_run_needs_an_engine_that_honours_it() -> None:

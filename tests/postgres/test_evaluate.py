@@ -536,6 +536,16 @@ async def test_a_scenario_type_that_can_not_name_a_function_is_not_storable(
     assert caught.value.sqlstate == "23514"
 
 
+async def test_a_scenario_without_its_function_is_storable_only_while_disabled(database: Database) -> None:
+    insert = "insert into scheduler.scenario_evaluation_config (scenario_type, cooldown, enabled) values "
+    with pytest.raises(StatementFailed) as caught:
+        await query(database, insert + "('ghost', '1 day', true)")
+    assert caught.value.sqlstate == "42883"
+    await query(database, insert + "('ghost', '1 day', false)")
+    with pytest.raises(StatementFailed):
+        await query(database, "update scheduler.scenario_evaluation_config set enabled = true")
+
+
 async def test_the_caller_needs_no_right_but_to_call_and_is_not_bound_by_row_level_security(
     database: Database, database_url: str
 ) -> None:
@@ -566,7 +576,7 @@ async def test_nobody_may_call_it_without_being_granted_that(database: Database)
     async with database.open_transaction() as transaction:
         await query(transaction, f"create role {role}")
         rows = await query(transaction, functions, role)
-        assert len(rows) == 5
+        assert len(rows) == 6
         assert not [row["proname"] for row in rows if row["may"]]
         assert not await value(transaction, "select has_schema_privilege($1, 'scheduler', 'usage')", role)
         await query(transaction, f"drop role {role}")

@@ -83,3 +83,28 @@ $$;
 
 revoke all on function scheduler.scenario_inactivity, scheduler.scenario_milestone, scheduler.scenario_expiry
   from public;
+
+-- An enabled scenario has its function: without it every chunk of every run would fail, for all scenarios.
+create function scheduler.check_scenario_function()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  wanted constant text :=
+    format('scheduler.%I(uuid[], timestamptz, jsonb)', 'scenario_' || new.scenario_type);
+begin
+  if to_regprocedure(wanted) is null then
+    raise undefined_function
+      using message = format('the scenario %s has no function %s', new.scenario_type, wanted),
+            hint = 'Create the function first, or insert the row with enabled = false.';
+  end if;
+  return null;
+end $$;
+
+revoke all on function scheduler.check_scenario_function from public;
+
+create trigger scenario_function_exists
+ after insert or update of scenario_type, enabled on scheduler.scenario_evaluation_config
+   for each row when (new.enabled)
+execute function scheduler.check_scenario_function();
