@@ -162,5 +162,5 @@ async def test_a_caller_who_reads_nothing_does_not_keep_the_service_from_ending(
     service.send(signal.SIGTERM)
     await service.wait_until_logged("draining")
     service.send(signal.SIGTERM)
-    assert await service.exit_code() != 0
+    assert await service.exit_code() == -signal.SIGALRM
     await trio.aclose_forcefully(stream)

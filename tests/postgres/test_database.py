@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from uuid import uuid4
@@ -362,3 +363,10 @@ async def test_nothing_of_asyncio_comes_out_when_the_pool_is_closed_under_a_call
         nursery.start_soon(call, database)
         await wait_until_running(watcher, marker)
     assert [type(error) for error in errors] == [DatabaseUnavailable]
+
+
+async def test_what_the_server_quotes_of_a_row_is_not_in_a_traceback(database: Database) -> None:
+    with pytest.raises(StatementFailed) as caught:
+        await query(database, "select 'alice@example.org'::uuid")
+    assert "22P02" in str(caught.value)
+    assert "uuid: " not in "".join(traceback.format_exception(caught.value))

@@ -27,6 +27,7 @@ from engine import (
     open_scheduler,
 )
 from engine.database import Database
+from engine.run import Limits
 from tests.postgres.conftest import add_mentor, count_notifications, query, value, wait_until_blocked
 from tests.postgres.silent_proxy import open_silent_proxy
 
@@ -322,3 +323,28 @@ async def test_pages_that_postgres_refuses_end_the_run_with_what_was_done(
     assert (summary["total_evaluated"], summary["total_dispatched"]) == (6, 6)
     assert summary["stop_reason"] == "database_unavailable"
     assert not summary["remaining_known"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_once"),
+    [
+        ({}, 4),
+        ({"max_concurrency": 2}, 2),
+        ({"trigger_engine": "http://127.0.0.1:1/"}, 10),
+        ({"trigger_engine": "http://127.0.0.1:1/", "max_concurrency": 30}, 30),
+    ],
+)
+async def test_a_run_in_the_database_takes_four_connections_for_its_evaluations_and_no_more(
+    settings: dict[str, Any], at_once: int, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Limits] = []
+
+    async def look(context: object, budget: object, limits: Limits, *parts: object) -> None:
+        seen.append(limits)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(engine.scheduler, "run", look)
+    async with open_on(database_url, **settings) as scheduler:
+        with pytest.raises(RunFailed):
+            await run_to_its_end(scheduler)
+    assert [limits.max_concurrency for limits in seen] == [at_once]
