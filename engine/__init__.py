@@ -18,7 +18,10 @@ from engine.errors import (
     StatementFailed,
     UnknownScenarioType,
 )
+from engine.freshness import Freshness
+from engine.ledger import LEASE
 from engine.migrations import migrate
+from engine.run_record import RunRecord, find_run, list_runs
 from engine.scheduler import RunRequest, Scheduler, open_scheduler
 from engine.seeding import seed_mentors
 from engine.settings import MAX_MENTORS_OVER_HTTP, Settings, load_settings
@@ -29,6 +32,7 @@ from engine.trigger.protocol import SCENARIO_TYPE_PATTERN
 
 __all__ = [
     "EVALUATIONS_AT_ONCE",
+    "LEASE",
     "MAX_MENTORS_OVER_HTTP",
     "SCENARIO_TYPE_PATTERN",
     "ConfigurationError",
@@ -37,6 +41,7 @@ __all__ = [
     "Draining",
     "DryRunUnsupported",
     "EmbeddedPostgresError",
+    "Freshness",
     "InDatabaseTriggerEngine",
     "MigrationError",
     "NotNow",
@@ -44,6 +49,7 @@ __all__ = [
     "RequestRefused",
     "RunFailed",
     "RunInProgress",
+    "RunRecord",
     "RunRequest",
     "Scheduler",
     "SchedulerError",
@@ -54,6 +60,8 @@ __all__ = [
     "Summary",
     "UnknownScenarioType",
     "find_binaries",
+    "find_run",
+    "list_runs",
     "load_settings",
     "migrate",
     "open_database",

@@ -44,25 +44,28 @@ async def dispatch(
         async for chunk in receive_channel:
             if walk.draining:
                 continue
-            await _evaluate(chunk.mentor_ids, session, tally, invocation_timeout)
-            low_water_mark.finish(chunk)
+            evaluated = await _evaluate(chunk.mentor_ids, session, tally, invocation_timeout)
+            low_water_mark.finish(chunk, evaluated)
 
 
 async def _evaluate(
     mentor_ids: Sequence[UUID], session: TriggerEngineSession, tally: Tally, invocation_timeout: float
-) -> None:
-    """Count every one of these mentors once. A chunk that fails whole is halved down to who breaks it."""
+) -> int:
+    """Count every one of these mentors once, and return how many were evaluated.
+
+    A chunk that fails whole is halved down to who breaks it.
+    """
     try:
         evaluation = await _invoke_with_retry(mentor_ids, session, invocation_timeout)
     except InvocationFailed as failure:
         if failure.bisectable and len(mentor_ids) > 1:
             middle = len(mentor_ids) // 2
-            await _evaluate(mentor_ids[:middle], session, tally, invocation_timeout)
-            await _evaluate(mentor_ids[middle:], session, tally, invocation_timeout)
-        else:
-            tally.count_failure(len(mentor_ids), failure.error_class)
-    else:
-        tally.count_evaluation(len(mentor_ids), evaluation)
+            return await _evaluate(mentor_ids[:middle], session, tally, invocation_timeout) + await _evaluate(
+                mentor_ids[middle:], session, tally, invocation_timeout
+            )
+        tally.count_failure(len(mentor_ids), failure.error_class)
+        return 0
+    return tally.count_evaluation(len(mentor_ids), evaluation)
 
 
 async def _invoke_with_retry(

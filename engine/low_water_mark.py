@@ -13,19 +13,24 @@ from engine.chunk import Chunk
 
 
 class LowWaterMark:
-    """The last id of the contiguous prefix of finished chunks.
+    """The last id of the contiguous prefix of finished chunks, and how many mentors that prefix holds.
 
-    Memory: one id for each chunk finished ahead of the slowest one.
+    `evaluated` of its `mentors` were; the others were counted as errors. Memory: one id and two numbers for
+    each chunk finished ahead of the slowest one.
     """
 
     def __init__(self) -> None:
         self.last_id: UUID | None = None
+        self.mentors = 0
+        self.evaluated = 0
         self._next_index = 0
-        self._finished_ahead: dict[int, UUID] = {}
+        self._finished_ahead: dict[int, tuple[UUID, int, int]] = {}
 
-    def finish(self, chunk: Chunk) -> None:
-        """Every mentor of the chunk was evaluated or counted as an error."""
-        self._finished_ahead[chunk.index] = chunk.mentor_ids[-1]
-        while (last_id := self._finished_ahead.pop(self._next_index, None)) is not None:
-            self.last_id = last_id
+    def finish(self, chunk: Chunk, evaluated: int) -> None:
+        """So many of the chunk's mentors were evaluated, and all others counted as errors."""
+        self._finished_ahead[chunk.index] = (chunk.mentor_ids[-1], len(chunk.mentor_ids), evaluated)
+        while (finished := self._finished_ahead.pop(self._next_index, None)) is not None:
+            self.last_id = finished[0]
+            self.mentors += finished[1]
+            self.evaluated += finished[2]
             self._next_index += 1

@@ -5,8 +5,8 @@
                                                  tally -> summary
 
 The soft threshold ends the fetching of pages; what was fetched is finished. The hard deadline cuts whatever
-still hangs. Beside them what was left is counted, which may outlive the deadline by its grace. However a run
-ends, its summary is true.
+still hangs, and so does the fence, when another run may have begun. Beside them what was left is counted,
+which may outlive the cut by its grace. However a run ends, its summary is true.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from functools import partial
 
 import trio
 
-from engine.budget import Budget
+from engine.budget import COUNT_GRACE, Budget
 from engine.chunk import Chunk
 from engine.dispatcher import dispatch
+from engine.fence import Fence
 from engine.low_water_mark import LowWaterMark
 from engine.mentors.protocol import MentorSource
 from engine.producer import produce
@@ -40,9 +41,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What can be seen of a run from outside, at any moment of it. Only the run itself writes here."""
+    """What can be seen of a run from outside, at any moment of it.
+
+    Only the run itself writes here; from outside `walk` can be stopped, and the run be cut by its `fence`.
+    """
 
     walk: Walk
+    fence: Fence = field(default_factory=Fence)
     tally: Tally = field(default_factory=Tally)
     low_water_mark: LowWaterMark = field(default_factory=LowWaterMark)
 
@@ -55,7 +60,7 @@ async def run(
     trigger_engine: TriggerEngine,
     progress: Progress,
 ) -> Summary:
-    """Walk the stretches of `progress.walk` and answer by `budget.answered_by`, whatever hangs.
+    """Walk the stretches of `progress.walk` and answer by `budget.counted_by`, whatever hangs.
 
     Raises only what is a bug, as an ExceptionGroup.
 
@@ -67,7 +72,7 @@ async def run(
     async with trio.open_nursery() as around:
         around.start_soon(count_remaining, walk, mentors)
 
-        with trio.move_on_at(budget.hard_deadline) as cut:
+        with trio.move_on_at(budget.hard_deadline) as cut, progress.fence.scope as fenced:
             async with trio.open_nursery() as nursery, receive_channel:
                 nursery.start_soon(
                     partial(produce, page_size=limits.page_size, chunk_size=limits.mentors_per_invocation),
@@ -80,8 +85,12 @@ async def run(
                         progress.low_water_mark,
                     )
 
+        if fenced.cancelled_caught:
+            walk.stop(progress.fence.reason)
         # Everything fetched is finished or cut. Only the count may still be under way, if one is needed.
-        around.cancel_scope.deadline = budget.answered_by if walk.unfetched else trio.current_time()
+        now = trio.current_time()
+        counted_by = now + COUNT_GRACE if fenced.cancelled_caught else budget.counted_by
+        around.cancel_scope.deadline = counted_by if walk.unfetched else now
 
     ended_by = StopReason.HARD_DEADLINE if cut.cancelled_caught else walk.stop_reason
     return summarise(

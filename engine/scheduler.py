@@ -1,7 +1,8 @@
 """This file is the scheduler: its parts, opened in order and closed in reverse, and the runs it carries out.
 
 A run lives in the scheduler's own nursery, not in its caller's task: a caller who hangs up does not end it,
-and a bug in it costs that run only.
+and a bug in it costs that run only. Nothing is kept here from one run to the next: where the last one
+stopped, and that this one is the only one, is in the ledger.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from uuid import UUID
 
 import structlog
 import trio
 
-from engine.budget import budget_from
+from engine.budget import Budget, budget_from
 from engine.database import Database, open_database
 from engine.errors import (
     ConfigurationError,
@@ -23,20 +25,23 @@ from engine.errors import (
     DryRunUnsupported,
     MigrationError,
     NotReady,
-    RunFailed,
     RunInProgress,
     StatementFailed,
     UnknownScenarioType,
 )
+from engine.freshness import Freshness, measure_freshness
+from engine.lease import NoLease, RecordedLease
+from engine.ledger import LEASE, Ledger
 from engine.mentors.postgres import PostgresMentors
 from engine.mentors.protocol import IdRange, MentorSource
 from engine.migrations import pending_migrations
-from engine.run import Limits, Progress, run
+from engine.run import Limits, Progress
 from engine.run_id import new_run_id
+from engine.run_record import RunRecord, find_run, list_runs
 from engine.settings import Settings
 from engine.started_run import StartedRun
 from engine.statements import load_statement
-from engine.tally import StopReason, Summary
+from engine.tally import StopReason
 from engine.trigger.choice import choose_trigger_engine
 from engine.trigger.in_database import EVALUATIONS_AT_ONCE, InDatabaseTriggerEngine
 from engine.trigger.protocol import SCENARIO_TYPE_PATTERN, RunContext, TriggerEngine
@@ -47,12 +52,16 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _SCENARIO_TYPES = load_statement("enabled_scenario_types")
 
 # At most: a run's evaluations, a dry run's beside it, those that come over HTTP, and one connection each for
-# pages, for the remaining count and for whoever asks whether the database is there, because none of these may
-# wait for an evaluation that hangs. Opened when needed: a run in the database takes six.
-MAX_CONNECTIONS = 3 * EVALUATIONS_AT_ONCE + 3
+# pages, for the remaining count, for the ledger and for whoever asks whether the database is there, because
+# none of these may wait for an evaluation that hangs. Opened when needed: a run in the database takes seven.
+MAX_CONNECTIONS = 3 * EVALUATIONS_AT_ONCE + 4
 
 # Seconds after which someone who was refused for the moment may as well ask again: what a restart takes.
 RETRY_AFTER = 5.0
+
+# Seconds for which a service that stops waits for verdicts that Postgres did not take yet. A row left running
+# is taken over by the next run.
+PARTING_PATIENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +95,9 @@ class Scheduler:
         self._trigger_engine = trigger_engine
         self.built_in = built_in
         self._runs = runs
+        self._ledger = Ledger(database)
         self._under_way: list[StartedRun] = []
+        self._beginning: list[trio.Event] = []
         self._latest: StartedRun | None = None
         self._draining = False
 
@@ -95,7 +106,7 @@ class Scheduler:
 
         Raises DryRunUnsupported, UnknownScenarioType, DatabaseUnavailable, NotReady, Draining, RunInProgress.
 
-        **Cancellation:** no run was begun.
+        **Cancellation:** no run was begun, or it was and goes on.
         """
         budget = budget_from(self._settings, trio.current_time() if asked_at is None else asked_at)
         if request.dry_run and not self._settings.dry_run_supported:
@@ -108,19 +119,17 @@ class Scheduler:
             await self.check_ready()
             await self._check_scenario_types(request.scenario_types)
         if cut.cancelled_caught:
-            raise DatabaseUnavailable(
-                "Postgres did not answer within the budget; check the network and its load."
-            )
-        # Nothing below awaits: of two callers who come this far, the first begins.
+            raise _no_answer_in_time()
         self._refuse_while_draining()
-        for other in self._under_way:
-            if other.context.dry_run == request.dry_run:
-                left = max(other.budget.hard_deadline - trio.current_time(), 1.0)
-                raise RunInProgress("Another run is under way; ask again when its budget is over.", left)
         context = RunContext(new_run_id(), request.scenario_types, request.dry_run)
-        progress = Progress(Walk([IdRange()], soft_threshold=budget.soft_threshold))
-        started = StartedRun(context, budget, progress)
-        self._under_way.append(started)
+        started = (
+            self._begin_dry_run(context, budget)
+            if request.dry_run
+            else await self._begin_run(context, budget)
+        )
+        # Nothing below awaits: what was begun is carried out.
+        if self._draining:
+            started.progress.walk.stop(StopReason.DRAINING)
         self._latest = started
         self._runs.start_soon(self._carry_out, started, request)
         return started
@@ -137,12 +146,17 @@ class Scheduler:
             started.progress.walk.stop(StopReason.DRAINING)
 
     async def wait_until_idle(self) -> None:
-        """Wait for the end of every run under way.
+        """Wait for the end of every run under way, and a little for its verdict to be in the ledger.
 
         **Cancellation:** the runs go on.
         """
-        while self._under_way:
-            await self._under_way[0].ended()
+        for begun in tuple(self._beginning):
+            await begun.wait()
+        for started in tuple(self._under_way):
+            await started.ended()
+        with trio.move_on_after(PARTING_PATIENCE):
+            for started in tuple(self._under_way):
+                await started.accounted_for()
 
     async def check_ready(self) -> None:
         """Raises DatabaseUnavailable or NotReady, which say what to do, unless a run could begin.
@@ -161,6 +175,18 @@ class Scheduler:
     async def count_mentors(self) -> int:
         """How many mentors a walk would find at this moment. Raises and cancels as MentorSource.count."""
         return await self._mentors.count(IdRange())
+
+    async def measure_freshness(self) -> Freshness:
+        """Is everybody being reached? Raises and cancels as `engine.freshness.measure_freshness`."""
+        return await measure_freshness(self._database, self._settings.freshness_limit)
+
+    async def list_runs(self, *, before: UUID | None, limit: int) -> list[RunRecord]:
+        """Newest first, at most `limit`; the rest as `engine.run_record.list_runs`."""
+        return await list_runs(self._database, before=before, limit=limit, lease=LEASE)
+
+    async def find_run(self, run_id: UUID) -> RunRecord | None:
+        """As `engine.run_record.find_run`."""
+        return await find_run(self._database, run_id, lease=LEASE)
 
     def _refuse_while_draining(self) -> None:
         if self._draining:
@@ -181,8 +207,43 @@ class Scheduler:
                 f"enabled are: {', '.join(enabled) or 'none'}."
             )
 
+    def _begin_dry_run(self, context: RunContext, budget: Budget) -> StartedRun:
+        """A dry run writes nothing, so one is enough per process, beside whatever else runs."""
+        for other in self._under_way:
+            if other.context.dry_run and not other.has_ended:
+                left = max(other.budget.hard_deadline - trio.current_time(), 1.0)
+                raise RunInProgress("Another dry run is under way; ask again when its budget is over.", left)
+        progress = Progress(Walk([IdRange()], soft_threshold=budget.soft_threshold))
+        started = StartedRun(context, budget, progress, NoLease())
+        self._under_way.append(started)
+        return started
+
+    async def _begin_run(self, context: RunContext, budget: Budget) -> StartedRun:
+        """Take the lease, and start where the last run of these scenario types has left off.
+
+        Shielded, because the row of a run that was begun and is not carried out locks everybody out until its
+        lease is over. Bounded by the time-out of a statement, and by the budget.
+        """
+        begun = trio.Event()
+        self._beginning.append(begun)
+        begun_at = trio.current_time()
+        try:
+            with trio.CancelScope(shield=True, deadline=budget.hard_deadline):
+                mark = await self._ledger.begin_run(
+                    context.run_id, context.scenario_types, budget.hard_deadline - begun_at
+                )
+                stretches = [IdRange()] if mark is None else [IdRange(after=mark), IdRange(until=mark)]
+                progress = Progress(Walk(stretches, soft_threshold=budget.soft_threshold))
+                lease = RecordedLease(self._ledger, context.run_id, progress, begun_at)
+                started = StartedRun(context, budget, progress, lease)
+                self._under_way.append(started)
+                return started
+        finally:
+            self._beginning.remove(begun)
+            begun.set()
+        raise _no_answer_in_time()
+
     async def _carry_out(self, started: StartedRun, request: RunRequest) -> None:
-        context = started.context
         settings = self._settings
         # Of ten dispatchers on four connections, six would wait on the time-outs of their invocations.
         at_once = settings.max_concurrency if settings.over_http else EVALUATIONS_AT_ONCE
@@ -192,27 +253,16 @@ class Scheduler:
             max_concurrency=min(settings.max_concurrency, at_once),
             invocation_timeout=settings.invocation_timeout,
         )
-        run_log = log.bind(run_id=str(context.run_id))
-        asked = asdict(request).items()
-        run_log.info("run_started", **{name: value for name, value in asked if value is not None})
-        outcome: Summary | RunFailed = RunFailed("The run was cut: the service was told to stop at once.")
+        asked = {name: value for name, value in asdict(request).items() if value is not None}
+        log.info("run_started", run_id=str(started.context.run_id), **asked)
         try:
-            summary = await run(
-                context, started.budget, limits, self._mentors, self._trigger_engine, started.progress
-            )
-        except Exception:
-            run_log.exception("run_failed")
-            outcome = RunFailed("The run was ended by a bug; its cause is in the log of the service.")
-        else:
-            outcome = summary
-            if summary.total_active_mentors == 0 and summary.completed:
-                run_log.info("no_active_mentors")
-            errors = dict(started.progress.tally.errors)
-            say = run_log.warning if errors else run_log.info
-            say("run_ended", **summary.as_json(), errors=errors)
+            await started.carry_out(limits, self._mentors, self._trigger_engine)
         finally:
             self._under_way.remove(started)
-            started.end(outcome)
+
+
+def _no_answer_in_time() -> DatabaseUnavailable:
+    return DatabaseUnavailable("Postgres did not answer within the budget; check the network and its load.")
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ class StopReason(StrEnum):
     HARD_DEADLINE = "hard_deadline"
     DRAINING = "draining"
     DATABASE_UNAVAILABLE = "database_unavailable"
+    LEASE_LOST = "lease_lost"
 
 
 class Tally:
@@ -44,8 +45,11 @@ class Tally:
     def count_fetched(self, mentors: int) -> None:
         self.fetched += mentors
 
-    def count_evaluation(self, mentors: int, evaluation: Evaluation) -> None:
-        """An answer for that many mentors; those it names as errors were not evaluated."""
+    def count_evaluation(self, mentors: int, evaluation: Evaluation) -> int:
+        """An answer for that many mentors; those it names as errors were not evaluated.
+
+        Returns how many were.
+        """
         failed = 0
         for error_class, count in evaluation.errors.items():
             self.errors[error_class] += count
@@ -55,6 +59,7 @@ class Tally:
         for scenario_type, count in evaluation.suppressed.items():
             self.suppressed[scenario_type] += count
         self.evaluated += mentors - failed
+        return mentors - failed
 
     def count_failure(self, mentors: int, error_class: str) -> None:
         """An invocation for that many mentors failed, and there will be no other for them in this run."""

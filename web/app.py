@@ -8,8 +8,10 @@ from engine import Scheduler, Settings
 from web.answers import register_error_answers
 from web.auth import Credential
 from web.connection import HTTPConnection
+from web.freshness import freshness_blueprint
 from web.health import health_blueprint
 from web.run import run_blueprint
+from web.runs import runs_blueprint
 from web.trigger_engine import trigger_engine_blueprint
 
 
@@ -23,8 +25,12 @@ def create_app(scheduler: Scheduler, settings: Settings) -> QuartTrio:
 
     register_error_answers(app)
     app.register_blueprint(health_blueprint(scheduler))
+    app.register_blueprint(freshness_blueprint(scheduler))
     app.register_blueprint(run_blueprint(scheduler, Credential(settings.secret, settings.secret_next)))
     service_role_key = Credential(settings.service_role_key)
     if service_role_key.is_set:
         app.register_blueprint(trigger_engine_blueprint(scheduler.built_in, service_role_key))
+    operator = Credential(settings.operator_token)
+    if operator.is_set:
+        app.register_blueprint(runs_blueprint(scheduler, operator))
     return app

@@ -12,19 +12,24 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
+from uuid import UUID
 
 import click
 import trio
 from rich.console import Console
 
 from engine import (
+    LEASE,
     ConfigurationError,
     MigrationError,
     RequestRefused,
+    RunRecord,
     RunRequest,
     SchedulerError,
     Settings,
     StatementFailed,
+    find_run,
+    list_runs,
     load_settings,
     migrate,
     open_database,
@@ -33,7 +38,7 @@ from engine import (
 )
 from web.logs import configure_logging
 from web.signals import watch_signals
-from web.terminal import show_progress, summary_table
+from web.terminal import record_table, records_table, show_progress, summary_table
 
 PARTIAL_OR_FAILED = 1
 EXIT_CODES = {RequestRefused: 2, ConfigurationError: 3}  # usage, configuration
@@ -114,9 +119,47 @@ async def _run(
         started = await scheduler.start(request)
         async with show_progress(console, scheduler):
             summary = await started.summary()
+        await scheduler.wait_until_idle()
         nursery.cancel_scope.cancel()
         return summary.as_json(), started.progress.tally.errors
     raise click.Abort  # a second Ctrl-C
+
+
+@commands.command()
+@click.argument("run_id", type=click.UUID, required=False)
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many, newest first."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per run, each on a line of its own.")
+def runs(run_id: UUID | None, limit: int, as_json: bool) -> None:
+    """What the ledger says of the latest runs, or all it says of the one with RUN_ID.
+
+    Read from the database, so it needs no server. With --json, `jq` takes it as it is: for example
+    `scenario-scheduler runs --json | jq 'select(.verdict != "completed")'`.
+    """
+    records = trio.run(_read_ledger, load_settings("database_url"), run_id, limit)
+    console = Console(stderr=as_json)
+    if not records:
+        console.print("The ledger is empty: begin a run with `scenario-scheduler run`.", highlight=False)
+    elif as_json:
+        for record in records:
+            click.echo(json.dumps(record.as_json()))
+    elif run_id is not None:
+        console.print(record_table(records[0]))
+    else:
+        console.print(records_table(records, console.width))
+
+
+async def _read_ledger(settings: Settings, run_id: UUID | None, limit: int) -> list[RunRecord]:
+    assert settings.database_url is not None  # noqa: S101 - it was required
+    url = settings.database_url.get_secret_value()
+    async with open_database(url, pooler=settings.database_pooler) as database:
+        if run_id is None:
+            return await list_runs(database, before=None, limit=limit, lease=LEASE)
+        record = await find_run(database, run_id, lease=LEASE)
+        if record is None:
+            raise SchedulerError("The ledger has no such run; `scenario-scheduler runs --json` has the ids.")
+        return [record]
 
 
 @commands.command("migrate")
@@ -158,7 +201,7 @@ def seed(mentors: int) -> None:
 
 @commands.command()
 def secret() -> None:
-    """Make a secret for SCHEDULER_SECRET: 256 random bits in hex."""
+    """Make a secret, for SCHEDULER_SECRET or SCHEDULER_OPERATOR_TOKEN: 256 random bits in hex."""
     click.echo(secrets.token_hex(32))
 
 

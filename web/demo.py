@@ -38,6 +38,7 @@ _OWN: dict[str, Any] = {
     "secret": None,
     "secret_next": None,
     "service_role_key": None,
+    "operator_token": None,
     "bind": "127.0.0.1:0",
     "trigger_engine": "in-database",
     "proxy": None,
@@ -76,6 +77,7 @@ async def _demo(
                 "bind": url.removeprefix("http://"),
                 "secret": secrets.token_hex(32),
                 "service_role_key": secrets.token_urlsafe(32),
+                "operator_token": secrets.token_hex(32),
                 "trigger_engine": f"{url}/trigger-engine",
             }
             settings = load_settings(**(_OWN | own))
@@ -123,6 +125,9 @@ def _secret_header(settings: Settings) -> dict[str, str]:
 
 def _say_what_next(console: Console, settings: Settings, url: str) -> None:
     [(name, secret)] = _secret_header(settings).items()
+    token = settings.operator_token.get_secret_value() if settings.operator_token else ""
     console.print("\nTick it again, and see that nobody is notified twice:")
     console.print(f"  curl -X POST -H '{name}: {secret}' {url}/run", soft_wrap=True, highlight=False)
+    console.print("Every run so far, as its operator asks for them:")
+    console.print(f"  curl -H 'Authorization: Bearer {token}' {url}/runs", soft_wrap=True, highlight=False)
     console.print("Ctrl-C ends it; nothing is left behind.")

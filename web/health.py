@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import math
 
-import trio
 from quart import Blueprint, Response
 
 from engine import Scheduler, SchedulerError
 from web.answers import refusal
+from web.cached import Cached
 
-# Seconds that an answer of /readyz is good for: anyone may ask, and each question is a statement.
+# Seconds that an answer of /readyz is good for.
 READINESS_LASTS = 1.0
 
 
 def health_blueprint(scheduler: Scheduler) -> Blueprint:
     blueprint = Blueprint("health", __name__)
-    readiness = _Readiness(scheduler)
+
+    async def reason_against() -> str | None:
+        try:
+            await scheduler.check_ready()
+        except SchedulerError as error:
+            return str(error)
+        return None
+
+    readiness = Cached(reason_against, READINESS_LASTS)
 
     @blueprint.get("/healthz")
     async def get_healthz() -> dict[str, str]:
@@ -24,7 +32,7 @@ def health_blueprint(scheduler: Scheduler) -> Blueprint:
 
     @blueprint.get("/readyz")
     async def get_readyz() -> Response | dict[str, str]:
-        reason = await readiness.reason_against()
+        reason = await readiness.answer()
         return {"status": "ready"} if reason is None else _not_ready(reason)
 
     return blueprint
@@ -32,25 +40,3 @@ def health_blueprint(scheduler: Scheduler) -> Blueprint:
 
 def _not_ready(reason: str) -> Response:
     return refusal(503, "not_ready", reason, {"Retry-After": str(math.ceil(READINESS_LASTS))})
-
-
-class _Readiness:
-    """The last answer, and one question at a time however many ask."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self._asking = trio.Lock()
-        self._good_until = float("-inf")
-        self._reason: str | None = None
-
-    async def reason_against(self) -> str | None:
-        async with self._asking:
-            if trio.current_time() >= self._good_until:
-                try:
-                    await self._scheduler.check_ready()
-                except SchedulerError as error:
-                    self._reason = str(error)
-                else:
-                    self._reason = None
-                self._good_until = trio.current_time() + READINESS_LASTS
-            return self._reason

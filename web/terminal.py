@@ -1,20 +1,26 @@
-"""This file is what a run looks like in a terminal: a bar while it lasts, a table when it has ended."""
+"""This file is what runs look like in a terminal: a bar while one lasts, a table of one or of many."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import trio
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from engine import Scheduler, SchedulerError
+from engine import RunRecord, Scheduler, SchedulerError, StopReason
 
 # Seconds between two looks at the tally: smooth to the eye, nothing to the processor.
 REFRESH_PAUSE = 0.1
+
+# Columns from which on a table of runs has room for a line per run, and for their ids as well. Folded, it has
+# room in 80 for a million mentors.
+WIDTH_UNFOLDED, WIDTH_WITH_IDS = 110, 150
 
 _ROWS = {
     "total_active_mentors": "active mentors",
@@ -24,6 +30,8 @@ _ROWS = {
     "total_dispatched": "notifications dispatched",
     "total_suppressed": "suppressed by a cooldown",
 }
+
+_COLOURS = {"completed": "green", "partial": "yellow", "running": "cyan", "failed": "red", "abandoned": "red"}
 
 
 @asynccontextmanager
@@ -65,15 +73,82 @@ def summary_table(summary: Mapping[str, Any], errors: Mapping[str, int]) -> Tabl
     table = Table(title=f"run {summary['run_id']}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for field, label in _ROWS.items():
-        lower_bound = field == "total_unprocessed" and not summary["remaining_known"]
-        table.add_row(label, f"{'at least ' if lower_bound else ''}{summary[field]:,}")
-        if field == "total_errors":
-            for error_class, mentors in sorted(errors.items()):
-                table.add_row(f"  {error_class}", f"{mentors:,}")
+    _add_counts(table, summary, {"total_errors": errors})
     table.add_section()
-    table.add_row("took", f"{summary['duration_ms'] / 1000:.2f} s")
-    colour = "green" if summary["completed"] and not summary["total_errors"] else "yellow"
-    verdict = "completed" if summary["completed"] else f"partial: {summary['stop_reason']}"
-    table.add_row("verdict", f"[{colour}]{verdict}[/]")
+    table.add_row("took", _seconds(summary["duration_ms"]))
+    verdict = "completed" if summary["completed"] else "partial"
+    table.add_row("verdict", _verdict(verdict, summary["stop_reason"], summary["total_errors"]))
     return table
+
+
+def record_table(record: RunRecord) -> Table:
+    """All that the ledger says of a run."""
+    table = Table(title=f"run {record.run_id}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("started", _local(record.started_at))
+    if record.resumed:
+        table.add_row("began", "where an earlier run had left off")
+    table.add_row("last heartbeat", _local(record.heartbeat_at))
+    table.add_row("scenarios", ", ".join(record.evaluated_types) or "none")
+    table.add_section()
+    parts = {
+        "total_errors": record.errors,
+        "total_dispatched": record.dispatched,
+        "total_suppressed": record.suppressed,
+    }
+    _add_counts(table, record.as_json(), parts)
+    table.add_section()
+    table.add_row("took", _seconds(record.duration_ms))
+    table.add_row("verdict", _verdict(record.verdict, record.stop_reason, record.total_errors))
+    return table
+
+
+def records_table(records: Sequence[RunRecord], width: int) -> Table:
+    """A row for each run: was it in time, was everybody reached, what went out? `width` in columns."""
+    with_ids, folded = width >= WIDTH_WITH_IDS, width < WIDTH_UNFOLDED
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("started", width=len("2026-11-23") if folded else None)
+    table.add_column("verdict", width=len(StopReason.DATABASE_UNAVAILABLE) if folded else None)
+    table.add_column("took", justify="right", no_wrap=True)
+    table.add_column("evaluated", justify="right", width=len("1,000,000") if folded else None)
+    for heading in ("errors", "dispatched", "suppressed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if with_ids:
+        table.add_column("run", no_wrap=True)
+    for record in records:
+        table.add_row(
+            _local(record.started_at),
+            _verdict(record.verdict, record.stop_reason, record.total_errors),
+            _seconds(record.duration_ms),
+            f"{record.total_evaluated:,} of {record.total_active_mentors:,}",
+            f"{record.total_errors:,}",
+            f"{record.total_dispatched:,}",
+            f"{record.total_suppressed:,}",
+            *([str(record.run_id)] if with_ids else []),
+        )
+    return table
+
+
+def _add_counts(table: Table, counts: Mapping[str, Any], parts: Mapping[str, Mapping[str, int]]) -> None:
+    """The counts, each with what it consists of where that is known."""
+    for field, label in _ROWS.items():
+        lower_bound = field == "total_unprocessed" and not counts["remaining_known"]
+        table.add_row(label, f"{'at least ' if lower_bound else ''}{counts[field]:,}")
+        for name, count in sorted(parts.get(field, {}).items()):
+            table.add_row(f"  {name}", f"{count:,}")
+
+
+def _verdict(verdict: str, stop_reason: str | None, errors: int) -> str:
+    """Green is for nothing to look at."""
+    colour = "yellow" if verdict == "completed" and errors else _COLOURS[verdict]
+    reason = f": {stop_reason}" if verdict == "partial" else ""
+    return f"[{colour}]{verdict}{reason}[/]"
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:.2f} s"
+
+
+def _local(instant: datetime) -> str:
+    return f"{instant.astimezone():%Y-%m-%d %H:%M:%S}"

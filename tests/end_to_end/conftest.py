@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 import trio
+from trio_asyncio import aio_as_trio, open_loop
 
 from bench.trigger_engine import Latency, Report, answer
 
@@ -30,6 +32,14 @@ ENVIRONMENT = {
     for name, value in os.environ.items()
     if not name.startswith(("SCHEDULER_", "DATABASE_URL", "PG"))
 }
+
+IDLE_FOR_A_MONTH = """
+with m as (insert into public.peer_mentors (id, user_id, status, created_at)
+           select gen_random_uuid(), gen_random_uuid(), 'active', now() - interval '30 days'
+             from generate_series(1, $1::int) returning id)
+insert into public.assignments (id, mentor_id, status, expires_at)
+select gen_random_uuid(), id, 'active', current_date + 365 from m
+"""
 
 # Bounds for what should take a second, on a machine that is busy with something else.
 PATIENCE = 30.0
@@ -88,9 +98,9 @@ class Service:
 StartService = Callable[..., Awaitable[Service]]
 
 
-@pytest.fixture
-def start_service(tmp_path: Path) -> Iterator[StartService]:
-    """Start a service with these settings and wait until it serves; killed with the test."""
+@contextmanager
+def open_services(folder: Path) -> Iterator[StartService]:
+    """Start a service with these settings and wait until it serves; killed with the block. Logs go there."""
     processes: list[subprocess.Popen[bytes]] = []
 
     async def start(**settings: str) -> Service:
@@ -99,7 +109,7 @@ def start_service(tmp_path: Path) -> Iterator[StartService]:
             "SCHEDULER_SECRET": SECRET,
             "SCHEDULER_SERVICE_ROLE_KEY": KEY,
         }
-        log_file = tmp_path / f"service-{len(processes)}.log"
+        log_file = folder / f"service-{len(processes)}.log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(  # noqa: ASYNC220 - forking blocks for a moment
                 arguments_of("serve"),
@@ -112,10 +122,19 @@ def start_service(tmp_path: Path) -> Iterator[StartService]:
         service.url = (await service.wait_until_logged("serving"))["url"]
         return service
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
+    try:
+        yield start
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[StartService]:
+    """Start a service with these settings and wait until it serves; killed with the test."""
+    with open_services(tmp_path) as start:
+        yield start
 
 
 class HeardTriggerEngine:
@@ -149,3 +168,26 @@ async def open_trigger_engine(latency: Latency = lambda mentor_id: 0.0) -> Async
         engine.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
         yield engine
         nursery.cancel_scope.cancel()
+
+
+async def query(url: str, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    async def fetch() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetch(sql, *arguments)
+        finally:
+            await connection.close()
+
+    async with open_loop():
+        return await aio_as_trio(fetch)()
+
+
+async def seed(url: str, mentors: int) -> None:
+    """Mentors who have been idle for a month: each is due one `inactivity` and nothing else."""
+    await query(url, IDLE_FOR_A_MONTH, mentors)
+
+
+async def notified_once_each(url: str) -> int:
+    rows = await query(url, "select user_id, count(*) as n from scheduler.notifications group by 1")
+    assert all(row["n"] == 1 for row in rows)
+    return len(rows)

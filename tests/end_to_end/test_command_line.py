@@ -6,11 +6,19 @@ import json
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
+import httpx
 import pytest
+import trio
 
+from engine import open_database
+from engine.database import Database
 from tests.end_to_end.conftest import ENVIRONMENT, SECRET, arguments_of, command
+from tests.postgres.conftest import query
 
 NOBODY = "postgresql://nobody@127.0.0.1:1/nowhere"
 
@@ -41,12 +49,18 @@ def test_demo_shows_the_summary_as_a_table_and_serves_until_interrupted() -> Non
             shown += line
             if "Ctrl-C" in line:
                 break
+        [(token, url)] = re.findall(
+            r"curl -H 'Authorization: Bearer ([0-9a-f]{64})' (http://\S+/runs)", shown
+        )
+        headers = {"Authorization": f"Bearer {token}"}
+        ledger = httpx.get(url, headers=headers, trust_env=False, timeout=10).json()
         demo.send_signal(signal.SIGINT)
         shown += demo.stdout.read()
         errors = demo.stderr.read()
     assert demo.returncode == 0, errors
     assert "notifications dispatched" in shown
     assert re.search(r"curl -X POST -H 'X-Scheduler-Secret: [0-9a-f]{64}' http://127", shown)
+    assert [run["verdict"] for run in ledger["runs"]] == ["completed"]
     assert errors == ""
 
 
@@ -99,7 +113,7 @@ def test_seed_without_the_example_tables_says_how_to_make_them(empty_database_ur
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["serve"], ["run"], ["migrate"], ["seed", "--mentors", "1"]])
+@pytest.mark.parametrize("arguments", [["serve"], ["run"], ["runs"], ["migrate"], ["seed", "--mentors", "1"]])
 def test_a_command_without_its_settings_says_which_and_exits_with_3(arguments: list[str]) -> None:
     done = command(*arguments)
     assert done.returncode == 3
@@ -125,7 +139,7 @@ def test_serve_on_a_taken_port_says_so(database_url: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["migrate"], ["seed", "--mentors", "1"]])
+@pytest.mark.parametrize("arguments", [["run"], ["runs"], ["migrate"], ["seed", "--mentors", "1"]])
 def test_a_command_without_a_database_that_answers_says_so_and_exits_with_1(arguments: list[str]) -> None:
     done = command(*arguments, DATABASE_URL=NOBODY)
     assert done.returncode == 1
@@ -188,6 +202,7 @@ def test_demo_is_not_held_up_by_settings_and_variables_of_another_database() -> 
         "DATABASE_URL": "mysql://x",
         "SCHEDULER_SECRET": "short",
         "SCHEDULER_BIND": "nowhere",
+        "SCHEDULER_OPERATOR_TOKEN": "short",
         "PGSSLMODE": "require",
         "PGTARGETSESSIONATTRS": "standby",
     }
@@ -195,12 +210,191 @@ def test_demo_is_not_held_up_by_settings_and_variables_of_another_database() -> 
     assert done.returncode == 0, done.stderr
 
 
+# --- The ledger ---
+
+LATEST, PARTIAL, LEFT = (UUID(int=0x0193 << 112 | number) for number in (3, 2, 1))
+MENTOR = UUID("5eed0000-0000-4000-8000-00000000000a")
+
+
+@pytest.fixture
+def ledger_url(database_url: str) -> str:
+    """Of a database with three runs: completed, partial, and left running without a heartbeat."""
+
+    async def fill_ledger() -> None:
+        async with open_database(database_url) as database:
+            await add_run(database, LEFT, 900, "running", None, "total_evaluated = 7")
+            await add_run(
+                database,
+                PARTIAL,
+                600,
+                "partial",
+                "soft_threshold",
+                "total_evaluated = 1490, total_errors = 8, total_unprocessed = 2, total_dispatched = 61, "
+                "total_suppressed = 12, duration_ms = 25012, evaluated_types = '{expiry,welcome}', "
+                f"started_after = '{MENTOR}', low_water_mark = '{MENTOR}', errors = '{{\"timeout\": 8}}', "
+                "dispatched = '{\"expiry\": 61}', suppressed = '{\"welcome\": 12}'",
+            )
+            await add_run(
+                database, LATEST, 300, "completed", "finished", "total_evaluated = 500, duration_ms = 1200"
+            )
+
+    trio.run(fill_ledger)
+    return database_url
+
+
+async def add_run(
+    database: Database, id: UUID, age: float, verdict: str, stop_reason: str | None, changes: str
+) -> None:
+    """A run that began so many seconds ago and was last heard of 20 seconds later."""
+    await query(
+        database,
+        "insert into scheduler.runs (id, verdict, stop_reason, evaluated_types, started_at, heartbeat_at, "
+        "finished_at, hard_deadline_at, remaining_known) "
+        "select $1, $2, $3, '{expiry}', began, heard, case when $2 <> 'running' then heard end, heard, "
+        "$2 = 'completed' from (select now() - make_interval(secs => $4), "
+        "now() - make_interval(secs => $4 - 20)) at(began, heard)",
+        *(id, verdict, stop_reason, age),
+    )
+    await query(database, f"update scheduler.runs set {changes} where id = $1", id)
+
+
+def objects(lines: str) -> Sequence[dict[str, object]]:
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def test_runs_shows_a_row_for_each_run_newest_first(ledger_url: str) -> None:
+    done = command("runs", DATABASE_URL=ledger_url, COLUMNS="160")
+    assert (done.returncode, done.stderr) == (0, "")
+    heading, _, *rows = [line.split() for line in done.stdout.splitlines() if line.strip()]
+    assert heading == ["started", "verdict", "took", "evaluated", "errors", "dispatched", "suppressed", "run"]
+    assert [" ".join(row[2:]) for row in rows] == [
+        f"completed 1.20 s 500 of 500 0 0 0 {LATEST}",
+        f"partial: soft_threshold 25.01 s 1,490 of 1,500 8 61 12 {PARTIAL}",
+        f"abandoned 20.00 s 7 of 7 0 0 0 {LEFT}",
+    ]
+
+
+def test_runs_shows_when_they_started_on_the_clock_of_who_asks(ledger_url: str) -> None:
+    here, there = (
+        re.findall(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}", table)
+        for table in (
+            command("runs", DATABASE_URL=ledger_url, COLUMNS="160", TZ=zone).stdout
+            for zone in ("UTC", "XST-10")
+        )
+    )
+    assert len(here) == 3
+    for instant, same_instant in zip(here, there, strict=True):
+        assert datetime.fromisoformat(same_instant) - datetime.fromisoformat(instant) == timedelta(hours=10)
+
+
+def test_runs_in_eighty_columns_says_all_but_the_ids(ledger_url: str) -> None:
+    shown = command("runs", DATABASE_URL=ledger_url, COLUMNS="80").stdout
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    for word in ("abandoned", "soft_threshold", "1,490 of", "1,500", "25.01 s", "61", "12"):
+        assert word in shown
+    heading = shown.split("─")[0].split()
+    assert heading == ["started", "verdict", "took", "evaluated", "errors", "dispatched", "suppressed"]
+    assert "…" not in shown
+    assert str(LATEST)[:8] not in shown
+
+
+def test_runs_as_json_is_an_object_a_line_with_instants_in_utc(ledger_url: str) -> None:
+    done = command("runs", "--json", DATABASE_URL=ledger_url)
+    assert done.stderr == ""
+    shown = objects(done.stdout)
+    assert [(run["run_id"], run["verdict"]) for run in shown] == [
+        (str(LATEST), "completed"),
+        (str(PARTIAL), "partial"),
+        (str(LEFT), "abandoned"),
+    ]
+    assert all(str(run["started_at"]).endswith("+00:00") for run in shown)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 10_000])
+def test_runs_shows_at_most_as_many_as_asked_for(limit: int, ledger_url: str) -> None:
+    shown = objects(command("runs", "--json", "--limit", str(limit), DATABASE_URL=ledger_url).stdout)
+    assert [run["run_id"] for run in shown] == [str(LATEST), str(PARTIAL), str(LEFT)][:limit]
+
+
+def test_runs_with_an_id_shows_what_the_counts_of_that_run_consist_of(ledger_url: str) -> None:
+    done = command("runs", str(PARTIAL), DATABASE_URL=ledger_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"run {PARTIAL}" in done.stdout
+    shown = re.sub(r"[│ ]+", " ", done.stdout)
+    for row in (
+        "began where an earlier run had left off",
+        "scenarios expiry, welcome",
+        "active mentors 1,500",
+        "errors 8 \n timeout 8",
+        "unprocessed at least 2",
+        "notifications dispatched 61 \n expiry 61",
+        "suppressed by a cooldown 12 \n welcome 12",
+        "took 25.01 s",
+        "verdict partial: soft_threshold",
+    ):
+        assert row in shown
+    [alone] = objects(command("runs", str(PARTIAL), "--json", DATABASE_URL=ledger_url).stdout)
+    assert alone["errors"] == {"timeout": 8}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], [str(PARTIAL)], [str(PARTIAL), "--json"]])
+def test_runs_shows_no_mentors_id(arguments: list[str], ledger_url: str) -> None:
+    done = command("runs", *arguments, DATABASE_URL=ledger_url, COLUMNS="200")
+    assert done.returncode == 0
+    assert str(MENTOR) not in done.stdout
+    assert MENTOR.hex not in done.stdout
+
+
+def test_runs_of_an_empty_ledger_says_what_to_do(database_url: str) -> None:
+    done = command("runs", DATABASE_URL=database_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+    assert "`scenario-scheduler run`" in done.stdout
+
+
+def test_runs_of_an_empty_ledger_as_json_is_nothing_and_the_sentence_is_elsewhere(database_url: str) -> None:
+    done = command("runs", "--json", DATABASE_URL=database_url)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "`scenario-scheduler run`" in done.stderr
+
+
+def test_runs_with_an_id_that_the_ledger_does_not_have_exits_with_1(ledger_url: str) -> None:
+    done = command("runs", str(MENTOR), DATABASE_URL=ledger_url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "`scenario-scheduler runs --json`" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["--limit", "0"], ["--limit", "many"]])
+def test_runs_asked_for_nonsense_exits_with_2(arguments: list[str]) -> None:
+    assert command("runs", *arguments, DATABASE_URL=NOBODY).returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], [str(LATEST)]])
+def test_runs_of_a_database_that_is_not_migrated_says_the_mend_and_exits_with_1(
+    arguments: list[str], empty_database_url: str
+) -> None:
+    done = command("runs", *arguments, DATABASE_URL=empty_database_url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "`scenario-scheduler migrate`" in done.stderr
+
+
+def test_a_run_from_the_shell_is_in_the_ledger_and_a_dry_run_is_not(database_url: str) -> None:
+    command("seed", "--mentors", "100", DATABASE_URL=database_url)
+    command("run", "--dry-run", DATABASE_URL=database_url)
+    summary = json.loads(command("run", "--json", DATABASE_URL=database_url).stdout)
+    [shown] = objects(command("runs", "--json", DATABASE_URL=database_url).stdout)
+    both = summary.keys() & shown.keys()
+    assert both > {"run_id", "total_evaluated", "total_dispatched", "stop_reason", "duration_ms"}
+    assert {field: shown[field] for field in both} == {field: summary[field] for field in both}
+
+
 @pytest.mark.parametrize("arguments", [["--mentors", "-1"], ["--mentors", "many"], ["--nonsense"]])
 def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert command("demo", *arguments).returncode == 2
 
 
-@pytest.mark.parametrize("name", ["demo", "serve", "run", "migrate", "seed", "secret"])
+@pytest.mark.parametrize("name", ["demo", "serve", "run", "runs", "migrate", "seed", "secret"])
 def test_every_command_has_help(name: str) -> None:
     done = command(name, "--help")
     assert done.returncode == 0

@@ -5,44 +5,20 @@ from __future__ import annotations
 import signal
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 import trio
-from trio_asyncio import aio_as_trio, open_loop
 
-from tests.end_to_end.conftest import KEY, SECRET, Service, StartService, open_trigger_engine
-
-IDLE_FOR_A_MONTH = """
-with m as (insert into public.peer_mentors (id, user_id, status, created_at)
-           select gen_random_uuid(), gen_random_uuid(), 'active', now() - interval '30 days'
-             from generate_series(1, $1::int) returning id)
-insert into public.assignments (id, mentor_id, status, expires_at)
-select gen_random_uuid(), id, 'active', current_date + 365 from m
-"""
-
-
-async def query(url: str, sql: str, *arguments: object) -> list[asyncpg.Record]:
-    async def fetch() -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(url)
-        try:
-            return await connection.fetch(sql, *arguments)
-        finally:
-            await connection.close()
-
-    async with open_loop():
-        return await aio_as_trio(fetch)()
-
-
-async def seed(url: str, mentors: int) -> None:
-    """Mentors who have been idle for a month: each is due one `inactivity` and nothing else."""
-    await query(url, IDLE_FOR_A_MONTH, mentors)
-
-
-async def notified_once_each(url: str) -> int:
-    rows = await query(url, "select user_id, count(*) as n from scheduler.notifications group by 1")
-    assert all(row["n"] == 1 for row in rows)
-    return len(rows)
+from tests.end_to_end.conftest import (
+    KEY,
+    SECRET,
+    Service,
+    StartService,
+    notified_once_each,
+    open_trigger_engine,
+    query,
+    seed,
+)
 
 
 async def test_50_mentors_seeded_are_50_evaluation_requests_each_exactly_once(

@@ -17,15 +17,15 @@ def chunks(count: int) -> list[Chunk]:
 def test_low_water_mark_is_unknown_until_the_first_chunk_is_finished() -> None:
     mark = LowWaterMark()
     first, second, _ = chunks(3)
-    mark.finish(second)
+    mark.finish(second, 1)
     assert mark.last_id is None
-    mark.finish(first)
+    mark.finish(first, 1)
     assert mark.last_id == second.mentor_ids[-1]
 
 
 def test_low_water_mark_is_the_last_id_of_a_chunk_of_many() -> None:
     mark = LowWaterMark()
-    mark.finish(Chunk(0, ids(5)))
+    mark.finish(Chunk(0, ids(5)), 5)
     assert mark.last_id == ids(5)[-1]
 
 
@@ -34,7 +34,8 @@ def test_low_water_mark_never_passes_an_unfinished_chunk(order: list[int], finis
     all_chunks = chunks(12)
     mark = LowWaterMark()
     for index in order[:finished]:
-        mark.finish(all_chunks[index])
+        mark.finish(all_chunks[index], index % 2)
     done = set(order[:finished])
     prefix = next((index for index in range(12) if index not in done), 12)
     assert mark.last_id == (all_chunks[prefix - 1].mentor_ids[-1] if prefix else None)
+    assert (mark.mentors, mark.evaluated) == (prefix, prefix // 2)

@@ -37,6 +37,7 @@ def test_settings_have_the_documented_defaults() -> None:
     assert (settings.mentors_per_page, settings.mentors_per_chunk) == (2_000, 2_000)
     assert (settings.soft_threshold, settings.hard_deadline, settings.platform_limit) == (25.0, 28.0, 30.0)
     assert settings.invocation_timeout == 5.0
+    assert settings.freshness_limit == 900.0
     assert settings.eligible_assignment_statuses == ("active",)
     assert settings.database_pooler == "session"
 
@@ -64,8 +65,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load_settings(database_url=DATABASE, secret=SECRET, service_role_key="hush-hush")
-    for hidden in (SECRET, "hush-hush", "word"):
+    settings = load_settings(
+        database_url=DATABASE, secret=SECRET, service_role_key="hush-hush", operator_token="psst" * 8
+    )
+    for hidden in (SECRET, "hush-hush", "psst", "word"):
         assert hidden not in repr(settings)
         assert hidden not in str(settings)
 
@@ -93,7 +96,7 @@ def test_no_setting_has_a_second_name(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_is_like_no_setting_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCHEDULER_OPERATOR_TOKEN", "x")
+    monkeypatch.setenv("SCHEDULER_WEATHER", "x")
     assert "did you mean" not in faults()[0]
 
 
@@ -172,12 +175,19 @@ def test_the_budget_must_rise(soft: float, hard: float, limit: float) -> None:
     assert "must rise" in fault
 
 
-@pytest.mark.parametrize("name", ["soft_threshold", "invocation_timeout", "max_concurrency", "page_size"])
+@pytest.mark.parametrize(
+    "name", ["soft_threshold", "invocation_timeout", "freshness_limit", "max_concurrency", "page_size"]
+)
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e9"])
 def test_numbers_without_sense_are_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"SCHEDULER_{name.upper()}", value)
     found = faults()
     assert f"SCHEDULER_{name.upper()}" in found[0]
+
+
+def test_freshness_may_be_a_matter_of_weeks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCHEDULER_FRESHNESS_LIMIT", "2592000")
+    assert load_settings().freshness_limit == 30 * 86_400.0
 
 
 def test_a_chunk_can_not_be_larger_than_a_page() -> None:
@@ -235,6 +245,27 @@ def test_the_services_own_trigger_engine_without_a_key_is_refused() -> None:
 def test_a_key_that_can_not_travel_in_a_header_is_refused(key: str) -> None:
     [fault] = faults(service_role_key=key)
     assert fault.startswith("SCHEDULER_SERVICE_ROLE_KEY ")
+
+
+@pytest.mark.parametrize("token", ["t" * 31, "t" * 31 + " ", "t" * 31 + "\n", "ü" * 32, "two words" * 8])
+def test_an_operator_token_of_less_than_32_printable_characters_is_refused_and_says_how_to_make_one(
+    token: str,
+) -> None:
+    [fault] = faults(operator_token=token)
+    assert fault.startswith("SCHEDULER_OPERATOR_TOKEN ")
+    assert "`scenario-scheduler secret`" in fault
+    assert token.strip() not in fault
+
+
+@pytest.mark.parametrize("token", ["t" * 32, SECRET, "~!" * 16])
+def test_an_operator_token_of_32_printable_characters_is_taken(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings().operator_token is None
+    monkeypatch.setenv("SCHEDULER_OPERATOR_TOKEN", token)
+    given = load_settings().operator_token
+    assert given is not None
+    assert given.get_secret_value() == token
 
 
 @pytest.mark.parametrize(

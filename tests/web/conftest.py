@@ -10,7 +10,7 @@ import trio
 from pydantic import SecretStr
 from quart.typing import TestClientProtocol as Client
 
-from engine import RunRequest, Settings, StopReason, Summary
+from engine import Freshness, RunRecord, RunRequest, Settings, StopReason, Summary
 from engine.errors import SchedulerError
 from engine.trigger.in_database import MentorResult
 from tests.fakes import RUN_ID
@@ -19,6 +19,7 @@ from web.app import create_app
 SECRET = "a1" * 32
 NEXT_SECRET = "b2" * 32
 KEY = "service-role-key"
+TOKEN = "operator-token-of-32-characters!"
 
 SUMMARY = Summary(
     total_active_mentors=3,
@@ -46,6 +47,10 @@ class FakeScheduler:
         self.invocations: list[tuple[Sequence[UUID], dict[str, object]]] = []
         self.due: list[MentorResult] = []
         self.readiness_checks = 0
+        self.records: list[RunRecord] = []
+        self.listings: list[tuple[UUID | None, int]] = []
+        self.freshness = Freshness(900.0, {})
+        self.freshness_measurements = 0
 
     def _raise(self) -> None:
         if self.error is not None:
@@ -72,11 +77,30 @@ class FakeScheduler:
         self._raise()
         return self.due
 
+    async def list_runs(self, *, before: UUID | None, limit: int) -> list[RunRecord]:
+        """Those of `records` after the one of that id, as they stand."""
+        await trio.lowlevel.checkpoint()
+        self.listings.append((before, limit))
+        self._raise()
+        ids = [None, *(record.run_id for record in self.records)]
+        start = ids.index(before) if before in ids else len(self.records)
+        return self.records[start : start + limit]
+
+    async def find_run(self, run_id: UUID) -> RunRecord | None:
+        await trio.lowlevel.checkpoint()
+        self._raise()
+        return next((record for record in self.records if record.run_id == run_id), None)
+
     async def check_ready(self) -> None:
         await trio.lowlevel.checkpoint()
         self.readiness_checks += 1
         if isinstance(self.error, SchedulerError):
             raise self.error
+
+    async def measure_freshness(self) -> Freshness:
+        await trio.lowlevel.checkpoint()
+        self.freshness_measurements += 1
+        return self.freshness
 
 
 @pytest.fixture
@@ -85,7 +109,11 @@ def scheduler() -> FakeScheduler:
 
 
 def make_settings(**changes: object) -> Settings:
-    values = {"secret": SecretStr(SECRET), "service_role_key": SecretStr(KEY)}
+    values = {
+        "secret": SecretStr(SECRET),
+        "service_role_key": SecretStr(KEY),
+        "operator_token": SecretStr(TOKEN),
+    }
     return Settings(**(values | changes))
 
 

@@ -1,0 +1,36 @@
+-- What the ledger says of one run.
+--
+-- $1 id    uuid
+-- $2 lease double precision  seconds after its last heartbeat for which a run keeps the lease
+--
+-- Returns the columns of engine/run_record.py, the same as list_runs.sql, which has the reasons; or no row.
+select r.id as run_id,
+       seen.verdict,
+       r.stop_reason,
+       r.scenario_types,
+       r.evaluated_types,
+       r.started_after is not null as resumed,
+       r.started_at,
+       r.heartbeat_at,
+       r.finished_at,
+       coalesce(r.duration_ms,
+                (extract(epoch from greatest(seen.alive_at - r.started_at, '0')) * 1000)::bigint) as duration_ms,
+       r.total_active_mentors,
+       r.total_evaluated,
+       r.total_dispatched,
+       r.total_suppressed,
+       r.total_errors,
+       r.total_unprocessed,
+       r.remaining_known,
+       r.stretch_mentors,
+       r.stretch_evaluated,
+       r.dispatched,
+       r.suppressed,
+       r.errors
+  from scheduler.runs r
+ cross join lateral (
+       select r.verdict = 'running' and r.heartbeat_at >= now() - make_interval(secs => $2)) lease(is_held)
+ cross join lateral (
+       select case when r.verdict = 'running' and not lease.is_held then 'abandoned' else r.verdict end,
+              case when lease.is_held then now() else r.heartbeat_at end) seen(verdict, alive_at)
+ where r.id = $1

@@ -1,0 +1,68 @@
+"""This file is GET /runs and /runs/<id>: the ledger as JSON, for the operator."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from uuid import UUID
+
+from quart import Blueprint, Response, request
+
+from engine import Scheduler
+from web.answers import Refused
+from web.auth import Credential, unauthorized
+
+# Runs on a page: a screenful, and a day and a half of them at a tick every five minutes (400 kB).
+DEFAULT_LIMIT, MAX_LIMIT = 50, 500
+
+
+def runs_blueprint(scheduler: Scheduler, operator: Credential) -> Blueprint:
+    blueprint = Blueprint("runs", __name__)
+
+    @blueprint.before_request
+    async def only_the_operator() -> Response | None:
+        opened = operator.opens_with_bearer(request.headers.getlist("Authorization"))
+        return None if opened else unauthorized("Bearer")
+
+    @blueprint.get("/runs")
+    async def get_runs() -> dict[str, Any]:
+        before, limit = _read_query()
+        # One more than asked for, to know whether there is a next page.
+        records = await scheduler.list_runs(before=before, limit=limit + 1)
+        page = records[:limit]
+        is_last = len(records) <= limit
+        return {
+            "runs": [record.as_json() for record in page],
+            "next": None if is_last else str(page[-1].run_id),
+        }
+
+    @blueprint.get("/runs/<text>")
+    async def get_run(text: str) -> dict[str, Any]:
+        run_id = _run_id(text)
+        record = None if run_id is None else await scheduler.find_run(run_id)
+        if record is None:
+            raise Refused(404, "not_found", "The ledger has no run of this id; old ones are removed.")
+        return record.as_json()
+
+    return blueprint
+
+
+def _read_query() -> tuple[UUID | None, int]:
+    """`before` and `limit`. Raises Refused unless each is there at most once, alone, and as documented."""
+    given = request.args.to_dict(flat=False)
+    if any(name not in ("before", "limit") or len(values) > 1 for name, values in given.items()):
+        raise Refused(422, "invalid_query", "The query takes before and limit, each once, and nothing else.")
+    before = None
+    if "before" in given:
+        before = _run_id(given["before"][0])
+        if before is None:
+            raise Refused(422, "invalid_query", "before: must be the id of a run, as `next` gives it.")
+    limit = given.get("limit", [str(DEFAULT_LIMIT)])[0]
+    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_LIMIT:
+        raise Refused(422, "invalid_query", f"limit: must be a number from 1 to {MAX_LIMIT}.")
+    return before, int(limit)
+
+
+def _run_id(text: str) -> UUID | None:
+    """The id as we write ids, None for anything else. UUID() by itself takes braces and prefixes."""
+    return UUID(text) if re.fullmatch(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", text) else None
