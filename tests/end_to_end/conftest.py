@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -162,8 +162,12 @@ class HeardTriggerEngine:
 @asynccontextmanager
 async def open_trigger_engine(latency: Latency = lambda mentor_id: 0.0) -> AsyncIterator[HeardTriggerEngine]:
     engine = HeardTriggerEngine(latency)
+
+    async def answer_one(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):  # a caller who was cut may leave without a farewell
+            await answer(engine.latency, engine.report, stream)
+
     async with trio.open_nursery() as nursery:
-        answer_one = partial(answer, engine.latency, engine.report)
         [listener] = await nursery.start(partial(trio.serve_tcp, answer_one, 0, host="127.0.0.1"))
         engine.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
         yield engine

@@ -227,31 +227,3 @@ async def test_a_service_without_its_database_says_so_and_serves_when_it_is_back
         answer = await service.tick()
         assert (answer.status_code, answer.json()["error"]) == (503, "not_ready")
         assert "scenario-scheduler migrate" in answer.json()["detail"]
-
-
-async def test_postgres_restarted_in_mid_run_costs_nobody_anything(
-    open_own_postgres, start_service: StartService
-) -> None:
-    from engine import migrate, open_database
-
-    with open_own_postgres() as postgres:
-        async with open_database(postgres.dsn) as database:
-            await migrate(database, with_example_tables=True)
-        await seed(postgres.dsn, 300)
-        async with open_trigger_engine(lambda mentor_id: 0.05) as engine:
-            service = await start_service(
-                DATABASE_URL=postgres.dsn, SCHEDULER_TRIGGER_ENGINE=engine.url, SCHEDULER_PAGE_SIZE="20"
-            )
-            answers: list[httpx.Response] = []
-
-            async def tick() -> None:
-                answers.append(await service.tick())
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(tick)
-                await engine.wait_until_called(50)
-                postgres.stop_immediately()
-                postgres.start_again()
-            assert len(set(engine.report.mentor_ids)) == 300
-    summary = answers[0].json()
-    assert (summary["total_evaluated"], summary["completed"]) == (300, True)

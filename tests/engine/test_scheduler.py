@@ -12,12 +12,13 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine import RunInProgress, RunRequest, Scheduler, StopReason, Summary, load_settings
 from engine.database import RELEASE_TIMEOUT
 from engine.errors import DatabaseUnavailable, Draining, InvocationFailed, RunFailed
-from engine.lease import FENCE_AFTER, HEARTBEAT_PERIOD
+from engine.lease import FENCE_AFTER, HEARTBEAT_PERIOD, LONGEST_PAUSE
 from engine.ledger import LEASE
 from engine.mentors.postgres import PostgresMentors
 from engine.run_id import new_run_id
@@ -51,8 +52,10 @@ def beats(database: ModelDatabase) -> list[float]:
 
 async def test_a_run_leaves_a_row_with_its_counts(autojump_clock: MockClock) -> None:
     database = ModelDatabase(ids(250))
-    async with open_model(database, FakeTriggerEngine(latency=lambda chunk: 0.1)) as scheduler:
-        summary = await run_to_its_end(scheduler)
+    with capture_logs() as logs:
+        async with open_model(database, FakeTriggerEngine(latency=lambda chunk: 0.1)) as scheduler:
+            summary = await run_to_its_end(scheduler)
+    assert [line["event"] for line in logs] == ["run_started", "run_ended"]
     [row] = database.runs
     assert (row.id, row.verdict, row.stop_reason) == (summary.run_id, "completed", "finished")
     assert row.counts["total_evaluated"] == row.counts["stretch_evaluated"] == 250
@@ -171,14 +174,16 @@ async def test_a_run_that_resumes_counts_what_it_left_on_both_sides_of_the_wrap(
 async def test_a_killed_run_is_taken_over_where_its_last_heartbeat_was(autojump_clock: MockClock) -> None:
     database = ModelDatabase(ids(1000))
     engine = FakeTriggerEngine(latency=lambda chunk: 0.1)
+    await trio.sleep(100)
     async with open_model(database, engine) as scheduler:
         await scheduler.start(RunRequest())
-        await trio.sleep(5.55)
+        await trio.sleep(5.5)
     [row] = database.runs
     assert row.verdict == "running"
     async with open_model(database, engine) as scheduler:
-        with pytest.raises(RunInProgress):
+        with pytest.raises(RunInProgress) as refused:
             await scheduler.start(RunRequest())
+        assert refused.value.retry_after == 28.0 - 5.5
         await trio.sleep(LEASE)
         summary = await run_to_its_end(scheduler)
     assert [row.verdict for row in database.runs] == ["abandoned", "completed"]
@@ -235,6 +240,18 @@ async def test_a_run_that_lost_its_database_is_finished_in_the_ledger_when_it_is
     [row] = database.runs
     assert (row.verdict, row.stop_reason) == ("partial", "database_unavailable")
     assert row.counts["total_evaluated"] == summary.total_evaluated
+
+
+async def test_a_verdict_is_tried_to_be_written_at_least_every_half_minute(
+    autojump_clock: MockClock,
+) -> None:
+    database = ModelDatabase(ids(10))
+    async with open_model(database, FakeTriggerEngine(latency=lambda chunk: 0.3)) as scheduler:
+        database.away = lambda now: 0.2 < now < 1000.0
+        started = await scheduler.start(RunRequest())
+        await started.accounted_for()
+        assert trio.current_time() < 1000.0 + LONGEST_PAUSE
+    assert [row.verdict for row in database.runs] == ["completed"]
 
 
 async def test_heartbeats_that_hang_are_given_up_and_sent_again(autojump_clock: MockClock) -> None:
@@ -398,6 +415,7 @@ async def test_a_drain_while_a_run_begins_waits_for_it_and_it_walks_nobody(
         await trio.sleep(1.5)
         scheduler.drain()
         await scheduler.wait_until_idle()
+        assert [row.verdict for row in database.runs] == ["partial"]
         with pytest.raises(Draining):
             await scheduler.start(RunRequest())
     [summary] = summaries
@@ -421,6 +439,17 @@ async def test_a_beginning_that_hangs_is_refused_and_its_row_is_taken_over_in_ti
         await trio.sleep(LEASE)
         assert (await run_to_its_end(scheduler)).completed
     assert [row.verdict for row in database.runs] == ["abandoned", "completed"]
+
+
+async def test_a_beginning_that_hangs_is_given_up_at_the_hard_deadline(autojump_clock: MockClock) -> None:
+    database = ModelDatabase(ids(10))
+    database.hangs = lambda name, now: name == "begin_run"
+    budget = {"soft_threshold": 1.0, "hard_deadline": 2.0, "platform_limit": 4.0}
+    async with open_model(database, FakeTriggerEngine(), **budget) as scheduler:
+        began = trio.current_time()
+        with pytest.raises(DatabaseUnavailable):
+            await scheduler.start(RunRequest())
+        assert trio.current_time() == began + 2.0 + RELEASE_TIMEOUT
 
 
 async def test_a_bug_is_a_failed_run_in_the_ledger_and_the_next_one_works(

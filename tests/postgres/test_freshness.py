@@ -41,7 +41,8 @@ async def add_run(
         database,
         "insert into scheduler.runs (id, started_at, hard_deadline_at, finished_at, verdict, stop_reason, "
         "started_after, low_water_mark, evaluated_types, stretch_mentors, stretch_evaluated, "
-        "remaining_known) values ($1, now() - make_interval(secs => $2), now(), case when $3 then now() end, $4, $5, "
+        "remaining_known) values ($1, now() - make_interval(secs => $2), now(), "
+        "case when $3 then now() end, $4, $5, "
         "$6, $7, $8, 100, $9, true)",
         *(new_run_id(), age, verdict not in ("running", "abandoned"), verdict, STOP_REASONS.get(verdict)),
         *(started_after, low_water_mark, SHIPPED if evaluated_types is None else evaluated_types, evaluated),
