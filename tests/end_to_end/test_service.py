@@ -197,7 +197,7 @@ async def test_a_second_signal_ends_at_once(database_url: str, start_service: St
         service = await start_service(DATABASE_URL=database_url, SCHEDULER_TRIGGER_ENGINE=engine.url)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_tick_cut_short, service)
-            await service.wait_until_logged("run_started")
+            await engine.wait_until_called(10)
             service.send(signal.SIGTERM)
             await service.wait_until_logged("draining")
             service.send(signal.SIGTERM)
