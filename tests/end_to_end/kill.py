@@ -8,8 +8,8 @@ lease is over, walks, and then it is counted. Exit code 1 if anything was not as
 
 Every mentor is due one notification, so that the notifications tell who was evaluated, and by which run. Two
 things are not as shipped. The unique keys of the notifications are taken away: a duplicate would be recorded,
-not refused. And a scenario is added which sends nothing and takes its time: walks last as long on every
-machine, and a kill leaves calls behind that Postgres still ends.
+not refused. And a scenario is added which sends nothing and takes its time, more or less of it: walks last
+as long on every machine, chunks end out of order, and a kill leaves calls behind that Postgres still ends.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ returns table (mentor_id uuid, user_id uuid, payload jsonb)
 language plpgsql volatile
 as $$
 begin
-  perform pg_sleep((params ->> 'seconds')::double precision);
+  perform pg_sleep((params ->> 'seconds')::double precision * 2 * random());
 end $$
 """
 
@@ -160,7 +160,7 @@ async def kill_and_run_again(
     await query(url, FORGET)
     killed = await start_service(**settings)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_tick_whatever_comes, killed)
+        nursery.start_soon(tick_in_vain, killed)
         await moment()
         killed.send(signal.SIGKILL)
         assert await killed.exit_code() == -signal.SIGKILL
@@ -172,8 +172,9 @@ async def kill_and_run_again(
     return outcome
 
 
-async def _tick_whatever_comes(service: Service) -> None:
-    with suppress(httpx.TransportError):  # killed before it had answered
+async def tick_in_vain(service: Service) -> None:
+    """Tick a service that is killed, most likely before it has answered."""
+    with suppress(httpx.TransportError):
         await service.tick()
 
 

@@ -215,6 +215,21 @@ async def test_runs_of_many_pages_are_read_to_the_last_also_those_of_one_moment(
     assert all(age is not None and oldest <= age < oldest + PATIENCE for age in freshness.ages.values())
 
 
+async def test_a_page_begins_behind_the_run_last_seen(database: Database) -> None:
+    for age in range(5):
+        await add_run(database, age)
+    await query(database, "update scheduler.runs set started_at = date_trunc('hour', now())")
+    seen: list[UUID] = []
+    last_seen = (None, None)
+    for length in (2, 2, 1, 0):
+        runs = await database.fetch(COVERING_RUNS, *last_seen, SHIPPED, 2)
+        assert len(runs) == length
+        seen += [row["id"] for row in runs]
+        last_seen = (runs[-1]["started_at"], runs[-1]["id"]) if runs else last_seen
+    assert seen == sorted(set(seen), reverse=True)
+    assert len(seen) == 5
+
+
 async def test_runs_of_other_scenarios_between_do_not_end_the_reading(database: Database) -> None:
     for age in range(PAGE_SIZE + 10):
         await add_run(database, age / 10, evaluated_types=["milestone"])
@@ -242,6 +257,7 @@ async def test_a_ledger_that_is_not_there_is_a_refused_statement(empty_database_
 async def fill(database: Database, runs: int) -> None:
     """A run a minute that took a third of the circle; every other one of a subset, every third dead."""
     await query(database, "truncate scheduler.runs")
+    await query(database, "alter table scheduler.runs set (autovacuum_enabled = off)")
     await query(
         database,
         "insert into scheduler.runs (id, started_at, hard_deadline_at, finished_at, verdict, stop_reason, "

@@ -46,7 +46,7 @@ begun as (
 select begun.id is not null as is_begun,
        begun.started_after,
        (select a.id from abandoned a) as abandoned_id,
-       (select extract(epoch from r.hard_deadline_at - now())::double precision
+       (select extract(epoch from r.hard_deadline_at - clock_timestamp())::double precision
           from scheduler.runs r
          where r.verdict = 'running'
            and begun.id is null) as retry_after
