@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+import engine.freshness
 from engine.database import Database, open_database
 from engine.errors import StatementFailed
 from engine.freshness import PAGE_SIZE, measure_freshness
@@ -326,3 +327,17 @@ async def test_left_to_guess_who_evaluated_what_a_page_would_read_the_whole_ledg
     plan = await plan_of(database, sql, FIRST_PAGE, "force_custom_plan")
     assert plan["scan"][0] == "Sort"
     assert plan["buffers"] > 1_000
+
+
+@pytest.mark.parametrize(("limit", "age"), [(150.0, 600.0), (650.0, None)])
+async def test_a_part_that_no_run_reaches_is_looked_for_so_far_back_and_past_the_limit(
+    limit: float, age: float | None, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two statements of three runs each; a limit further back has the last two runs read as well."""
+    monkeypatch.setattr(engine.freshness, "PAGE_SIZE", 3)
+    monkeypatch.setattr(engine.freshness, "STATEMENTS_AT_MOST", 2)
+    for number in range(1, 9):
+        await add_run(database, 100.0 * number, verdict="partial", low_water_mark=UUID(int=7))
+    freshness = await measure_freshness(database, limit)
+    assert not freshness.is_fresh
+    assert list(freshness.ages.values()) == [age and pytest.approx(age, abs=10.0)] * len(SHIPPED)
