@@ -84,6 +84,10 @@ async def _invoke_with_retry(
 async def _invoke(
     mentor_ids: Sequence[UUID], session: TriggerEngineSession, invocation_timeout: float
 ) -> Evaluation:
+    # trio looks at deadlines between two passes of its loop. A process that was frozen in mid-pass, and woken
+    # past its fence, would begin up to one invocation per dispatcher before it looks again.
+    if trio.current_time() >= trio.current_effective_deadline():
+        await trio.sleep_forever()
     with trio.move_on_after(invocation_timeout):
         return await session.evaluate(mentor_ids)
     raise InvocationFailed("timeout")

@@ -309,6 +309,24 @@ async def test_a_cancelled_run_leaves_no_session_and_a_tally_that_adds_up(autoju
     assert (tally.fetched, tally.evaluated, tally.in_hand) == (100, 20, 80)
 
 
+async def test_a_process_frozen_in_mid_pass_and_woken_past_its_fence_invokes_nobody_more(
+    autojump_clock: MockClock,
+) -> None:
+    def freeze(chunk: Sequence[UUID]) -> Evaluation:
+        # The first of ten answers that came in one pass of the loop; the other nine are still to be taken.
+        if chunk == [UUID(int=1)]:
+            autojump_clock.jump(10.0)
+        return Evaluation()
+
+    walk = Walkthrough(FakeMentors(ids(100)), FakeTriggerEngine(latency=lambda chunk: 1.0, act=freeze))
+    walk.progress.fence.put_off_until(trio.current_time() + 8.0)
+    summary = await walk.run()
+    assert len(walk.trigger_engine.chunks) == 10
+    assert summary.total_evaluated == 10
+    assert summary.stop_reason is StopReason.DATABASE_UNAVAILABLE
+    assert add_up(summary)
+
+
 async def test_mentors_inserted_behind_the_cursor_wait_for_the_next_run(autojump_clock: MockClock) -> None:
     mentors = FakeMentors([UUID(int=number) for number in range(1_000, 1_250)])
     engine = FakeTriggerEngine(latency=lambda chunk: 0.1)
