@@ -16,17 +16,23 @@ from engine.errors import (
     RunInProgress,
     SchedulerError,
     StatementFailed,
+    TickError,
     UnknownScenarioType,
 )
 from engine.freshness import Freshness
 from engine.ledger import LEASE
 from engine.migrations import migrate
+from engine.rights import grant_rights, set_service_password
 from engine.run_record import RunRecord, find_run, list_runs
 from engine.scheduler import RunRequest, Scheduler, open_scheduler
 from engine.seeding import seed_mentors
 from engine.settings import MAX_MENTORS_OVER_HTTP, Settings, load_settings
 from engine.started_run import StartedRun
 from engine.tally import StopReason, Summary
+from engine.tick.diagnosis import diagnose
+from engine.tick.install import install_tick, remove_tick
+from engine.tick.jobs import plan_jobs
+from engine.tick.status import TickStatus, read_tick_status
 from engine.trigger.in_database import EVALUATIONS_AT_ONCE, InDatabaseTriggerEngine
 from engine.trigger.protocol import SCENARIO_TYPE_PATTERN
 
@@ -58,14 +64,23 @@ __all__ = [
     "StatementFailed",
     "StopReason",
     "Summary",
+    "TickError",
+    "TickStatus",
     "UnknownScenarioType",
+    "diagnose",
     "find_binaries",
     "find_run",
+    "grant_rights",
+    "install_tick",
     "list_runs",
     "load_settings",
     "migrate",
     "open_database",
     "open_embedded_postgres",
     "open_scheduler",
+    "plan_jobs",
+    "read_tick_status",
+    "remove_tick",
     "seed_mentors",
+    "set_service_password",
 ]

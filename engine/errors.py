@@ -23,6 +23,10 @@ class MigrationError(SchedulerError):
     """The schema can't be brought up to date; nothing of the file that failed was kept."""
 
 
+class TickError(SchedulerError):
+    """pg_cron can't be made to tick as asked; nothing was changed."""
+
+
 class DatabaseUnavailable(SchedulerError):
     """Postgres can't be reached, or the connection was lost before the answer came.
 

@@ -32,6 +32,12 @@ LOCK_TIMEOUT = "10s"
 # The oldest major version that the tests run on.
 OLDEST_POSTGRES = 15
 
+# What a refusal means: migrating makes roles, owns a schema and grants rights on the user's tables.
+WHO_MIGRATES = (
+    "Let SCHEDULER_ADMIN_DATABASE_URL name a superuser, or a role with CREATEROLE that may create in this "
+    "database and owns the tables to be read (on Supabase: postgres)."
+)
+
 _LOCK = load_statement("lock_migrations")
 _INSPECT = load_statement("inspect_database")
 _PREPARE = load_statement("prepare_migrations")
@@ -41,6 +47,7 @@ _APPLIED_BY_SUPABASE = load_statement("migrations_applied_by_supabase")
 _RECORD = load_statement("record_migration")
 
 _UNDEFINED_TABLE = "42P01"
+_INSUFFICIENT_PRIVILEGE = "42501"
 _LOCK_NOT_AVAILABLE = "55P03"
 
 _BOTH_WAYS_ON = """\
@@ -146,6 +153,8 @@ async def _open_locked_transaction(database: Database) -> AsyncIterator[Transact
                 f"{error.statement} waited {LOCK_TIMEOUT} for a lock in vain, and was not kept; end the "
                 "transactions that have been open for long, or another migration, and run this again."
             ) from error
+        if error.sqlstate == _INSUFFICIENT_PRIVILEGE:
+            raise MigrationError(f"{error.statement} was refused. {WHO_MIGRATES}") from error
         raise MigrationError(
             f"{error} Nothing of it was kept; the server's log says more, and the role needs the right to "
             "create in this database."

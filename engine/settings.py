@@ -147,6 +147,7 @@ class Settings(BaseSettings):
     database_url: Annotated[SecretStr, AfterValidator(_check_database_url)] | None = Field(
         default=None, validation_alias="DATABASE_URL"
     )
+    admin_database_url: Annotated[SecretStr, AfterValidator(_check_database_url)] | None = None
     database_pooler: Literal["session", "transaction"] = "session"
     bind: Annotated[str, AfterValidator(_check_bind)] = "127.0.0.1:8000"
     secret: Secret | None = None
@@ -169,6 +170,11 @@ class Settings(BaseSettings):
         "active",
     )
     pg_bin_dir: str | None = Field(default=None, validation_alias="PG_BIN_DIR")
+
+    @property
+    def administrator_url(self) -> SecretStr | None:
+        """What the commands log in with that change the database or look at all of it."""
+        return self.admin_database_url or self.database_url
 
     @property
     def over_http(self) -> bool:

@@ -10,6 +10,7 @@ import json
 import secrets
 import signal
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import trio
@@ -26,6 +27,7 @@ from engine import (
     open_database,
     open_embedded_postgres,
     seed_mentors,
+    set_service_password,
 )
 from web.auth import SECRET_HEADER
 from web.serve import base_url, open_listener, serve
@@ -35,6 +37,7 @@ from web.terminal import show_progress, summary_table
 # Of the environment's settings, those that the demo has of its own.
 _OWN: dict[str, Any] = {
     "database_url": None,
+    "admin_database_url": None,
     "secret": None,
     "secret_next": None,
     "service_role_key": None,
@@ -69,11 +72,13 @@ async def _demo(
             async with open_database(database_url) as database:
                 await migrate(database, with_example_tables=True)
                 await seed_mentors(database, mentors)
+                password = secrets.token_hex(16)
+                await set_service_password(database, password)
 
             listener = open_listener("127.0.0.1:0")
             url = base_url(listener)
             own = {
-                "database_url": database_url,
+                "database_url": _as_service(database_url, password),
                 "bind": url.removeprefix("http://"),
                 "secret": secrets.token_hex(32),
                 "service_role_key": secrets.token_urlsafe(32),
@@ -100,6 +105,13 @@ async def _demo(
             nursery.cancel_scope.cancel()
         return summary
     raise SchedulerError("The demo was stopped before its summary; nothing is left behind.")
+
+
+def _as_service(database_url: str, password: str) -> str:
+    """The URL that the service logs in with, which may do what it has to and no more."""
+    parts = urlsplit(database_url)
+    server = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"scheduler_service:{password}@{server}").geturl()
 
 
 async def _tick(console: Console, scheduler: Scheduler, settings: Settings, url: str) -> dict[str, Any]:

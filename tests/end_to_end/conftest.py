@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -25,6 +26,7 @@ from bench.trigger_engine import Latency, Report, answer
 
 SECRET = secrets.token_hex(32)
 KEY = secrets.token_urlsafe(32)
+SERVICE_PASSWORD = secrets.token_hex(16)
 
 # Nothing that names a database of the developer's own: these tests migrate, seed and notify.
 ENVIRONMENT = {
@@ -98,6 +100,18 @@ class Service:
 StartService = Callable[..., Awaitable[Service]]
 
 
+async def as_service(url: str) -> str:
+    """The URL with which scheduler_service logs in; the same where nobody answers or nothing is migrated."""
+    try:
+        await query(url, f"alter role scheduler_service password '{SERVICE_PASSWORD}'")
+        user = f"scheduler_service:{SERVICE_PASSWORD}"
+    except* (OSError, asyncpg.PostgresError):
+        user = ""
+    parts = urlsplit(url)
+    server = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{user}@{server}").geturl() if user else url
+
+
 @contextmanager
 def open_services(folder: Path) -> Iterator[StartService]:
     """Start a service with these settings and wait until it serves; killed with the block. Logs go there."""
@@ -109,6 +123,8 @@ def open_services(folder: Path) -> Iterator[StartService]:
             "SCHEDULER_SECRET": SECRET,
             "SCHEDULER_SERVICE_ROLE_KEY": KEY,
         }
+        if "DATABASE_URL" in settings:
+            settings["DATABASE_URL"] = await as_service(settings["DATABASE_URL"])
         log_file = folder / f"service-{len(processes)}.log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(  # noqa: ASYNC220 - forking blocks for a moment

@@ -1,0 +1,3 @@
+-- Undo become_cron.sql. No parameters.
+reset role;
+revoke usage on schema cron from scheduler_cron

@@ -1,0 +1,4 @@
+-- Forget where the tick went to, and the secret with it. No parameters.
+--
+-- Returns secret_name, if there was a row.
+delete from scheduler.settings returning secret_name
