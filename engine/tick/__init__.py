@@ -1,1 +1,1 @@
-"""This folder is the tick, seen from the database: pg_cron's jobs that call the service, and their answers."""
+"""This folder is the tick seen from the database: the jobs of pg_cron that call the service, and answers."""

@@ -64,7 +64,7 @@ def plan_jobs(schedule: str, scenario_types: Sequence[str] | None = None) -> lis
 
 
 def _minutes(field: str) -> set[int]:
-    """The minutes that a field of cron names: `*`, `7`, `1-9`, with `/step`, and lists of these; else none."""
+    """The minutes that a field of cron names: `*`, `7`, `1-9`, with `/step`, lists of these; else none."""
     minutes: set[int] = set()
     for part in field.split(","):
         match = re.fullmatch(r"(\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,2}))?", part)
