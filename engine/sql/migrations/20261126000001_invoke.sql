@@ -36,7 +36,8 @@ create index invocations_invoked_at on scheduler.invocations (invoked_at);
 create index invocations_unanswered on scheduler.invocations (invoked_at)
  where answered_at is null;
 
--- The secret of the tick, from Vault where it has one, else from the settings; null if there is none.
+-- The secret of the tick, from Vault where it has one, else from the settings; null if there is none. A Vault that
+-- the owner may not read is none: looking into a closed schema is refused, and would end every tick.
 create function scheduler.read_secret()
 returns text
 language plpgsql stable
@@ -48,9 +49,14 @@ declare
   found_secret text;
 begin
   select s.secret_name, s.fallback_secret into wanted, fallback from scheduler.settings s;
-  if to_regclass('vault.decrypted_secrets') is not null then
-    execute 'select decrypted_secret from vault.decrypted_secrets where name = $1' into found_secret using wanted;
-  end if;
+  begin
+    if to_regclass('vault.decrypted_secrets') is not null then
+      execute 'select decrypted_secret from vault.decrypted_secrets where name = $1' into found_secret using wanted;
+    end if;
+  exception
+    when insufficient_privilege then
+      null;
+  end;
   return coalesce(found_secret, fallback);
 end $$;
 
