@@ -1,6 +1,8 @@
 """This folder is the scheduler without its web layer: open one, start a run, await its summary."""
 
 from engine.database import Database, open_database
+from engine.doctor.examine import examine
+from engine.doctor.finding import Finding
 from engine.embedded import find_binaries, open_embedded_postgres
 from engine.errors import (
     ConfigurationError,
@@ -47,6 +49,7 @@ __all__ = [
     "Draining",
     "DryRunUnsupported",
     "EmbeddedPostgresError",
+    "Finding",
     "Freshness",
     "InDatabaseTriggerEngine",
     "MigrationError",
@@ -68,6 +71,7 @@ __all__ = [
     "TickStatus",
     "UnknownScenarioType",
     "diagnose",
+    "examine",
     "find_binaries",
     "find_run",
     "grant_rights",

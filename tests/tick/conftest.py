@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,9 @@ WITH_CRON = {
 }
 
 
-@pytest.fixture
-def cron_postgres() -> Iterator[EmbeddedPostgres]:
-    """A server of this test's own, with pg_cron loaded; its jobs are in the database `postgres` alone."""
+@contextmanager
+def open_cron_postgres() -> Iterator[EmbeddedPostgres]:
+    """A server with pg_cron loaded; its jobs are in its database `postgres`. Skips without it."""
     try:
         binaries = find_binaries(DEBIAN)
     except EmbeddedPostgresError:
@@ -38,6 +39,13 @@ def cron_postgres() -> Iterator[EmbeddedPostgres]:
     ):
         pytest.skip(f"Postgres 15 with pg_cron and plpython3u is not installed: {HOW}")
     with open_embedded_postgres(binaries, WITH_CRON) as postgres:
+        yield postgres
+
+
+@pytest.fixture
+def cron_postgres() -> Iterator[EmbeddedPostgres]:
+    """A server of this test's own."""
+    with open_cron_postgres() as postgres:
         yield postgres
 
 

@@ -9,7 +9,8 @@ from engine.tick.jobs import plan_jobs
 
 CLOSED_VAULT = """
     create schema vault;
-    create view vault.decrypted_secrets as select 'scheduler_secret'::text as name, 'other' as decrypted_secret;
+    create view vault.decrypted_secrets as
+      select 'scheduler_secret'::text as name, 'other'::text as decrypted_secret;
     revoke all on schema vault from public;
     set local role scheduler_owner
 """
