@@ -53,9 +53,8 @@ def findings_table(findings: Sequence[Finding], encoding: str) -> Table:
 
 
 def _said(finding: Finding, encoding: str) -> str:
-    if finding.mend is None:
-        return finding.found
-    return f"{finding.found}\n{_writable('→ mend:', encoding)} {finding.mend}"
+    mend = "" if finding.mend is None else f"\n{_writable('→ mend:', encoding)} {finding.mend}"
+    return f"{finding.found}{mend}".encode(encoding, "replace").decode(encoding)
 
 
 def _writable(marked: str, encoding: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,13 @@ class Healthy:
     service: Service
     settings: dict[str, str]
 
-    async def examine(self, **changed: str | None) -> list[Finding]:
+    async def examine(
+        self, *, clock: Callable[[], float] = time.time, **changed: str | None
+    ) -> list[Finding]:
         """With other settings, or, by None, without one."""
         settings = {name.lower(): value for name, value in (self.settings | changed).items() if value}
         named = {name.removeprefix("scheduler_"): value for name, value in settings.items()}
-        return await examine(load_settings(**named))
+        return await examine(load_settings(**named), clock=clock)
 
 
 def broken_of(findings: list[Finding]) -> list[str]:
