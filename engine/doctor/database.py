@@ -57,7 +57,7 @@ async def check_login(installation: Installation) -> Outcome:
         return broken("DATABASE_URL is not set, so the service has no login", mend)
     if not isinstance(service, Login):
         reason = str(service).partition(";")[0].removesuffix(".")
-        return broken(f"DATABASE_URL does not log in: {reason}", mend)
+        return broken(f"DATABASE_URL does not log in: {reason}", "check it, and that the server is up")
     if service.name != SERVICE:
         rank = ", a superuser" if service.is_superuser else ""
         return broken(f"DATABASE_URL logs in as {service.name}{rank}", mend)

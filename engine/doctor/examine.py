@@ -70,9 +70,9 @@ CHECKS: dict[str, Check] = {
     "last tick": check_last_tick,
 }
 
-# Something that is not there (classes of appendix A of Postgres's manual): schema, table, function, column,
-# or role.
-_MISSING = ("3F000", "42P01", "42883", "42703", "42704")
+# Something that is not there (appendix A of Postgres's manual): schema, table, function, column, role; the
+# last one is what `set role` says of a role.
+_MISSING = ("3F000", "42P01", "42883", "42703", "42704", "22023")
 _INSUFFICIENT_PRIVILEGE = "42501"
 
 

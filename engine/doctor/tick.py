@@ -40,6 +40,8 @@ async def check_pg_cron(installation: Installation) -> Outcome:
 
 async def check_pg_net(installation: Installation) -> Outcome:
     status = await installation.tick_status()
+    if status.url is None:
+        return broken("the tick is not installed, so nothing is posted", _INSTALL)
     if fault := diagnose_posting(status):
         return _as_outcome(fault)
     if status.pg_net is None:
@@ -84,7 +86,7 @@ async def check_timeout(installation: Installation) -> Outcome:
 async def check_vault(installation: Installation) -> Outcome:
     status = await installation.tick_status()
     if not status.vault:
-        return holds("there is none here; the secret is in scheduler.settings, which its owner alone reads")
+        return holds("there is none here; scheduler.settings keeps the secret, which its owner alone reads")
     mend = f"{_INSTALL} again, as a role that may grant the use of the schema vault"
     try:
         async with installation.open_as_owner() as transaction:

@@ -8,9 +8,11 @@ from urllib.parse import urlsplit
 import pytest
 
 import engine.doctor.database
+import engine.doctor.examine
 from engine.database import Database
 from engine.doctor.examine import CHECKS
 from engine.doctor.finding import Finding
+from engine.statements import Statement
 from tests.doctor.conftest import Healthy, broken_of, run_script
 from tests.doctor.pgbouncer import open_pgbouncer
 
@@ -116,14 +118,15 @@ async def test_without_a_database_every_line_is_short_and_none_is_missing(health
     assert "wrong" not in str(findings)
 
 
-async def test_a_database_that_was_never_migrated_is_told_to_be(healthy: Healthy) -> None:
-    elsewhere = urlsplit(healthy.postgres.dsn)._replace(path="/template1").geturl()
-    findings = await healthy.examine(DATABASE_URL=None, SCHEDULER_ADMIN_DATABASE_URL=elsewhere)
-    red = broken_of(findings)
-    assert "migrations" in red
-    assert {"Postgres", "clock", "roles", "pooler"}.isdisjoint(red)
-    told = [each.check for each in findings if not each.ok and "scheduler migrate`" in str(each)]
-    assert set(red) - set(told) == {"login"}
+async def test_a_lock_that_somebody_holds_is_not_waited_for_for_ever(
+    healthy: Healthy, administrator: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.doctor.examine, "CHECK_TIMEOUT", 0.3)
+    async with administrator.open_transaction() as transaction:
+        await transaction.execute(Statement("lock", "lock scheduler.notifications in access exclusive mode"))
+        findings = await healthy.examine()
+    assert finding(findings, "service's limits").found == "could not be made within 0.3 s"
+    assert [each.check for each in findings] == list(CHECKS)
 
 
 async def test_findings_hold_no_password(healthy: Healthy, tmp_path: Path) -> None:

@@ -30,20 +30,32 @@ INDEXED = """
     create index peer_mentors_status_id on public.peer_mentors (status, id);
 """
 OWNER_READS = "create policy everything on public.peer_mentors for select to scheduler_owner using (true);"
+# A scenario of one's own, which looks something up for each mentor.
 CUSTOM = """
     create function scheduler.scenario_custom(mentor_ids uuid[], as_of timestamptz, params jsonb)
     returns table (mentor_id uuid, user_id uuid, payload jsonb)
     language sql stable
     as $$
-      select m.id, m.user_id, '{}'::jsonb
+      select m.id, m.user_id, '{{}}'::jsonb
         from scheduler.mentors m
        where m.id = any (mentor_ids)
-         and exists (select from scheduler.activities a where a.activity_date = as_of::date offset 0)
+         and exists (select from {looked_up} offset 0)
     $$;
     revoke all on function scheduler.scenario_custom from public;
     grant execute on function scheduler.scenario_custom to scheduler_owner;
     insert into scheduler.scenario_evaluation_config (scenario_type, cooldown) values ('custom', '1 day');
 """
+NOT_CUSTOM = """
+    delete from scheduler.scenario_evaluation_config where scenario_type = 'custom';
+    drop function scheduler.scenario_custom;
+"""
+BADGES = """
+    create table public.badges (kind text, user_id uuid);
+    create index badges_kind on public.badges (kind, user_id);
+    grant select on public.badges to scheduler_owner;
+"""
+BADGES_OF_USER = CUSTOM.format(looked_up="public.badges b where b.user_id = m.user_id")
+MANY_BADGES = "insert into public.badges select 'gold', gen_random_uuid() from generate_series(1, 30000);"
 VAULT = """
     create schema vault;
     create view vault.decrypted_secrets as select 'other'::text as name, 'other'::text as decrypted_secret;
@@ -321,9 +333,14 @@ FAULTS = {
     "a scenario of one's own that reads a table whole": Fault(
         "scenarios",
         "custom reads public.activities whole",
-        CUSTOM,
-        "delete from scheduler.scenario_evaluation_config where scenario_type = 'custom'; "
-        "drop function scheduler.scenario_custom",
+        CUSTOM.format(looked_up="scheduler.activities a where a.activity_date = as_of::date"),
+        NOT_CUSTOM,
+    ),
+    "a scenario that looks into a large index for a column that is not its first": Fault(
+        "scenarios",
+        "custom reads public.badges whole",
+        BADGES + MANY_BADGES + BADGES_OF_USER,
+        NOT_CUSTOM + "drop table public.badges",
     ),
     "no scenario": Fault(
         "scenarios",
@@ -454,3 +471,27 @@ async def test_one_line_goes_red_and_is_green_again_once_mended(
     assert broken_of(findings) == [fault.check], [f for f in findings if not f.ok]
     assert fault.said in next(finding.found for finding in findings if not finding.ok)
     assert broken_of(await healthy.examine()) == []
+
+
+async def test_a_scenario_may_read_a_small_table_of_its_own_whole(
+    healthy: Healthy, administrator: Database
+) -> None:
+    await run_script(administrator, BADGES + BADGES_OF_USER)
+    try:
+        findings = await healthy.examine()
+    finally:
+        await run_script(administrator, NOT_CUSTOM + "drop table public.badges")
+    assert broken_of(findings) == []
+
+
+async def test_a_scenario_that_is_not_inlined_is_green_and_said(
+    healthy: Healthy, administrator: Database
+) -> None:
+    closed = CUSTOM.format(looked_up="scheduler.activities a").replace("language sql", "strict language sql")
+    await run_script(administrator, closed)
+    try:
+        findings = await healthy.examine()
+    finally:
+        await run_script(administrator, NOT_CUSTOM)
+    assert broken_of(findings) == []
+    assert "custom can't be looked into" in str(findings)

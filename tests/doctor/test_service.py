@@ -199,7 +199,8 @@ async def test_a_port_left_open_in_the_settings_can_not_be_found(healthy: Health
 def test_listeners_are_found_at_their_addresses(host: str, family: socket.AddressFamily) -> None:
     with socket.create_server((host, 0), family=family) as listener:
         port = listener.getsockname()[1]
-        assert list(listening_at(port)) == [ip_address(host)]
+        with socket.create_connection((host, port)):
+            assert list(listening_at(port)) == [ip_address(host)]
     assert list(listening_at(port)) == []
 
 
