@@ -17,7 +17,7 @@ _TRY_AS_SERVICE = load_statement("try_as_service")
 _TRY_AS_CRON = load_statement("try_as_cron")
 _TAKE_FOUND = load_statement("take_found")
 
-_GRANT_AGAIN = "run `scenario-scheduler migrate`; what it does not grant again is in the migrations' grants"
+_GRANT_AGAIN = "grant it again, as engine/sql/migrations/20261126000002_roles.sql does"
 _REVOKE = "revoke it, from the role itself or from who it is a member of (`public` is everybody)"
 
 

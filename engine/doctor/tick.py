@@ -55,8 +55,6 @@ async def check_pg_net(installation: Installation) -> Outcome:
 
 async def check_queue(installation: Installation) -> Outcome:
     """pg_net opens its queue to everybody, and the secret waits in it until it is sent."""
-    if (await installation.tick_status()).pg_net is None:
-        return holds("there is no queue, because there is no pg_net")
     async with installation.open_as_administrator() as transaction:
         roles = [row["role"] for row in await transaction.fetch(_READERS_OF_QUEUE)]
     if roles:
@@ -66,6 +64,8 @@ async def check_queue(installation: Installation) -> Outcome:
             f"the secret that waits there can be read by {', '.join(roles[:NAMED])}{others}",
             f"{_INSTALL} again, which closes it; where it may not, {mend}",
         )
+    if (await installation.tick_status()).pg_net is None:
+        return holds("there is no queue, because there is no pg_net")
     return holds("nobody else can read the secret that waits there")
 
 

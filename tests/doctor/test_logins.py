@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import trio
 
 import engine.doctor.database
 import engine.doctor.examine
@@ -15,8 +16,18 @@ from engine.doctor.finding import Finding
 from engine.statements import Statement
 from tests.doctor.conftest import Healthy, broken_of, run_script
 from tests.doctor.pgbouncer import open_pgbouncer
+from tests.postgres.conftest import wait_until, wait_until_blocked
 
 NOBODY = "postgresql://nobody@127.0.0.1:1/nowhere"
+
+# The session that tries what must be refused to the service.
+OF_DOCTOR = """
+    select count(*)
+      from pg_stat_activity
+     where application_name = 'scenario-scheduler'
+       and query like '%made_by_service%'
+       and pid <> pg_backend_pid()
+"""
 
 # What can be looked at without any database.
 WITHOUT_DATABASE = {"exposure"}
@@ -127,6 +138,16 @@ async def test_a_lock_that_somebody_holds_is_not_waited_for_for_ever(
         findings = await healthy.examine()
     assert finding(findings, "service's limits").found == "could not be made within 0.3 s"
     assert [each.check for each in findings] == list(CHECKS)
+
+
+async def test_a_cancelled_examination_leaves_no_session(healthy: Healthy, administrator: Database) -> None:
+    async with administrator.open_transaction() as transaction:
+        await transaction.execute(Statement("lock", "lock scheduler.notifications in access exclusive mode"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(healthy.examine)
+            await wait_until_blocked(administrator)
+            nursery.cancel_scope.cancel()
+    await wait_until(administrator, lambda sessions: sessions == 0, OF_DOCTOR)
 
 
 async def test_findings_hold_no_password(healthy: Healthy, tmp_path: Path) -> None:
