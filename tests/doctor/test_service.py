@@ -135,7 +135,7 @@ async def test_a_slow_way_to_postgres_is_not_taken_for_a_clock_that_is_off(healt
     assert broken_of(findings) == []
 
 
-async def test_a_clock_is_off_by_more_than_is_borne(healthy: Healthy) -> None:
+async def test_a_clock_that_is_off_by_little_is_borne(healthy: Healthy) -> None:
     assert broken_of(await healthy.examine(clock=lambda: time.time() + MOST_SKEW - 2)) == []
 
 
