@@ -90,6 +90,14 @@ def _check_service_url(value: str) -> str:
     return value
 
 
+def service_url(value: str) -> str:
+    """The URL, if the tick may be sent there. Raises ConfigurationError."""
+    try:
+        return _check_service_url(value)
+    except ValueError as error:
+        raise ConfigurationError([f"The URL {error}."]) from None
+
+
 def _check_trigger_engine(value: str) -> str:
     return value if value == IN_DATABASE else _check_service_url(value)
 
@@ -221,7 +229,9 @@ def _hosts_that_reach(bound_to: str) -> tuple[str, ...]:
     }.get(bound_to, (bound_to,))
 
 
-def load_settings(*required: Literal["database_url", "secret"], **given: Any) -> Settings:
+def load_settings(
+    *required: Literal["database_url", "administrator_url", "secret"], **given: Any
+) -> Settings:
     """The settings of this process; `given` ones win over the environment's.
 
     Raises ConfigurationError with one sentence for every fault there is.
@@ -241,7 +251,11 @@ def load_settings(*required: Literal["database_url", "secret"], **given: Any) ->
     faults += [
         f"{sentence}." for sentence, fields in _faults_between(settings) if not wrong.intersection(fields)
     ]
-    faults += [_MISSING[field] for field in required if field not in wrong and not getattr(settings, field)]
+    faults += [
+        _MISSING[field]
+        for field in required
+        if not getattr(settings, field) and not wrong.intersection((field, *_STAND_IN.get(field, ())))
+    ]
     if faults:
         raise ConfigurationError(faults)
     return settings
@@ -286,9 +300,15 @@ def _faults_between(settings: Settings) -> Iterator[tuple[str, tuple[str, ...]]]
 _MISSING = {
     "database_url": "DATABASE_URL is not set; give it the URL of your Postgres "
     "(postgresql://user:password@host/database), or try `scenario-scheduler demo`, which brings its own.",
+    "administrator_url": "Neither SCHEDULER_ADMIN_DATABASE_URL nor DATABASE_URL is set; give one of them the "
+    "URL with which an administrator of your Postgres logs in (postgresql://user:password@host/database).",
     "secret": "SCHEDULER_SECRET is not set; make one with `scenario-scheduler secret` and give the same to "
     "the caller of /run.",
 }
+
+
+# What is wrong in one of these is said already, so that the other need not be missed.
+_STAND_IN = {"administrator_url": ("admin_database_url", "database_url")}
 
 
 def _name_of(field: str) -> str:
