@@ -22,7 +22,7 @@ from engine.errors import (
 from engine.freshness import Freshness
 from engine.ledger import LEASE
 from engine.migrations import migrate
-from engine.rights import grant_rights, set_service_password
+from engine.rights import grant_rights, service_database_url, set_service_password
 from engine.run_record import RunRecord, find_run, list_runs
 from engine.scheduler import RunRequest, Scheduler, open_scheduler
 from engine.seeding import seed_mentors
@@ -84,6 +84,7 @@ __all__ = [
     "read_tick_status",
     "remove_tick",
     "seed_mentors",
+    "service_database_url",
     "service_url",
     "set_service_password",
 ]

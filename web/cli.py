@@ -37,6 +37,8 @@ from engine import (
     open_database,
     open_scheduler,
     seed_mentors,
+    service_database_url,
+    set_service_password,
 )
 from web.administrator import open_as_administrator
 from web.cron import cron
@@ -209,6 +211,25 @@ def seed(mentors: int) -> None:
                 ) from error
 
     click.echo(f"inserted {trio.run(seed_it):,} mentors")
+
+
+@commands.command("service-url")
+def make_service_url() -> None:
+    """Give scheduler_service a new password, and print the URL it logs in with: the service's DATABASE_URL.
+
+    As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set. The
+    password before it opens no longer.
+    """
+    settings = load_settings("administrator_url")
+    assert settings.administrator_url is not None  # noqa: S101 - it was required
+    password = secrets.token_hex(32)
+
+    async def set_it() -> None:
+        async with open_as_administrator(settings) as database:
+            await set_service_password(database, password)
+
+    trio.run(set_it)
+    click.echo(service_database_url(settings.administrator_url.get_secret_value(), password))
 
 
 @commands.command()

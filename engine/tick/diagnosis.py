@@ -5,8 +5,8 @@ from __future__ import annotations
 from engine.tick.jobs import TICK, longest_pause
 from engine.tick.status import Invocation, TickStatus
 
-# When pg_cron has stopped: so many ticks in a row did not come, the last of them for so many seconds. A server
-# that is restarted misses one.
+# When pg_cron has stopped: so many ticks in a row did not come, the last of them for so many seconds. A
+# server that is restarted misses one.
 TICKS_MISSED, LATENESS = 2, 60.0
 
 # What a status of HTTP means here. Others are said as they are.
