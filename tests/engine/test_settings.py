@@ -203,6 +203,19 @@ def test_a_bind_that_is_no_address_and_port_is_refused(bind: str) -> None:
     assert fault.startswith("SCHEDULER_BIND ")
 
 
+def test_the_administrator_logs_in_as_the_service_does_where_there_is_no_other_url() -> None:
+    administrator = "postgresql://postgres:word@db.example/app"
+    alone = load_settings("administrator_url", database_url=DATABASE)
+    both = load_settings("administrator_url", database_url=DATABASE, admin_database_url=administrator)
+    only = load_settings("administrator_url", admin_database_url=administrator)
+    urls = [settings.administrator_url for settings in (alone, both, only)]
+    assert [url and url.get_secret_value() for url in urls] == [DATABASE, administrator, administrator]
+    [fault] = faults("administrator_url")
+    assert fault.startswith("Neither SCHEDULER_ADMIN_DATABASE_URL nor DATABASE_URL is set;")
+    [fault] = faults("administrator_url", admin_database_url="mysql://host/db")
+    assert fault.startswith("SCHEDULER_ADMIN_DATABASE_URL must")
+
+
 @pytest.mark.parametrize("url", ["mysql://host/db", "host=/tmp", "sqlite:///x"])
 def test_a_database_that_is_not_postgres_is_refused(url: str) -> None:
     [fault] = faults(database_url=url)
