@@ -19,7 +19,7 @@ from trio.testing import MockClock
 from engine.errors import InvocationFailed
 from engine.trigger.http import HttpTriggerEngine
 from engine.trigger.protocol import Evaluation, RunContext
-from engine.trigger.retry_after import parse_retry_after
+from engine.retry_after import parse_retry_after
 from engine.trigger.transport import Answer
 from tests.fakes import FOREVER, RUN_ID, ids
 
