@@ -78,7 +78,7 @@ class Postgrest:
         self.requests: list[Request] = []
         self._database = database
         self._key = key
-        self._max_rows = max_rows
+        self.max_rows = max_rows
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Answer one connection for as long as it likes."""
@@ -170,7 +170,7 @@ class Postgrest:
             f"nulls {'first' if term.nulls_first else 'last'}"
             for term in query.order
         ]
-        limit = self._max_rows if query.limit is None else min(query.limit, self._max_rows)
+        limit = self.max_rows if query.limit is None else min(query.limit, self.max_rows)
         page = f"select {', '.join(selected)} {source} {'order by ' + ', '.join(order) if order else ''} "
         page += f"limit {sql.bind(limit)}::bigint offset {sql.bind(query.offset)}::bigint"
         return Statement(

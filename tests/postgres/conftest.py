@@ -13,12 +13,16 @@ import trio
 
 from engine.database import Database, Transaction, open_database
 from engine.statements import Statement
+from tests.postgrest import Postgrest, open_postgrest
 
 # Seconds within which the server must have come to where a test wants it. Only a failing test waits so long.
 PATIENCE = 10.0
 
 # What PostgREST needs, and nothing else here does, to know that assignments belong to mentors.
 FOREIGN_KEY = "alter table public.assignments add foreign key (mentor_id) references public.peer_mentors (id)"
+
+# Of the stand-in for PostgREST.
+REST_KEY = "service-role-key"
 
 Answers = dict[UUID, tuple[list[str], list[str]]]
 
@@ -34,6 +38,14 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     """Migrated, with the example tables, empty."""
     async with open_database(database_url, max_connections=60) as database:
         yield database
+
+
+@pytest.fixture
+async def postgrest(database: Database) -> AsyncIterator[Postgrest]:
+    """A stand-in for PostgREST over the tables of this test's database, which belong together."""
+    await query(database, FOREIGN_KEY)
+    async with open_postgrest(database, key=REST_KEY) as postgrest:
+        yield postgrest
 
 
 async def query(on: Database | Transaction, sql: str, *arguments: Any) -> Sequence[Any]:

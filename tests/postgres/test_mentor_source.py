@@ -23,13 +23,11 @@ from engine.mentors.postgres import PostgresMentors
 from engine.mentors.protocol import IdRange, MentorSource
 from engine.mentors.rest import open_rest_mentors
 from tests.fakes import FakeMentors, ids
-from tests.postgres.conftest import FOREIGN_KEY, add_assignment, add_mentor, query, value
+from tests.postgres.conftest import FOREIGN_KEY, REST_KEY, add_assignment, add_mentor, query, value
 from tests.postgrest import open_postgrest
 
 TEN = ids(10)
 EVERYBODY = IdRange()
-KEY = "service-role-key"
-
 OVER_REST = ["rest", "postgrest"] if os.environ.get("POSTGREST_URL") else ["rest"]
 
 
@@ -64,8 +62,8 @@ async def open_source(
         yield PostgresMentors(tables, statuses)
     elif kind == "rest":
         async with (
-            open_postgrest(tables, key=KEY) as postgrest,
-            open_rest_mentors(postgrest.url, KEY, statuses) as mentors,
+            open_postgrest(tables, key=REST_KEY) as postgrest,
+            open_rest_mentors(postgrest.url, REST_KEY, statuses) as mentors,
         ):
             yield mentors
     else:
