@@ -99,7 +99,7 @@ def _check_mentor_source(value: str) -> str:
     if value == POSTGRES:
         return value
     try:
-        if urlsplit(_check_service_url(value)).query or value.endswith("?"):
+        if "?" in _check_service_url(value):
             raise ValueError
     except ValueError:
         raise ValueError(

@@ -75,6 +75,8 @@ async def test_embedded_rows_are_those_of_the_filter_and_their_mentor_comes_once
         f"/peer_mentors?select=id,assignments!inner(status)&assignments.status=in.(active)&id=eq.{ids(5)[4]}"
     )
     assert json.loads(answer.body) == [{"id": str(ids(5)[4]), "assignments": [{"status": "active"}] * 2}]
+    answer = await ask(f"/peer_mentors?select=assignments(status)&assignments.status=eq.x&id=eq.{ids(1)[0]}")
+    assert json.loads(answer.body) == [{"assignments": []}]
     answer = await ask("/assignments?select=status,peer_mentors(id)&status=eq.ended")
     assert json.loads(answer.body) == [{"status": "ended", "peer_mentors": {"id": str(ids(5)[4])}}]
 

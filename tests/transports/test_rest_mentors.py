@@ -341,7 +341,16 @@ async def test_an_error_is_a_sentence_with_its_mend(
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>secret words of a body", b"[]", b"null", b'{"code": {}}', b'{"code": 7}', b"[" * 50_000],
+    [
+        b"",
+        b"<html>secret words of a body",
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"code": {}}',
+        b'{"code": 7}',
+        b"[" * 50_000,
+    ],
 )
 async def test_an_error_that_is_not_postgrests_own_is_told_by_its_status(body: bytes, serve: Serve) -> None:
     server = await serve(answer(body, "404 Not Found"))
