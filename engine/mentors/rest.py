@@ -235,6 +235,9 @@ class RestMentors:
         if not isinstance(row, dict):
             return False
         mentor_id, assignments = row.get("id"), row.get("assignments")
+        if isinstance(assignments, dict):
+            # Where mentor_id is unique among the assignments, PostgREST embeds the one instead of a list.
+            assignments = [assignments]
         return (
             isinstance(mentor_id, str)
             and _UUID.fullmatch(mentor_id) is not None

@@ -107,6 +107,17 @@ async def test_a_page_is_asked_for_as_postgrest_wants_it(serve: Serve) -> None:
     }
 
 
+async def test_a_mentor_who_can_have_one_assignment_only_comes_with_it_and_without_a_list(
+    serve: Serve,
+) -> None:
+    only = [{"id": str(UUID(int=5)), "assignments": {"status": "active"}}]
+    async with mentors_of(await serve(answer(only))) as mentors:
+        assert await fetch(mentors) == Page([UUID(int=5)], is_last=False)
+    ended = [{"id": str(UUID(int=5)), "assignments": {"status": "ended"}}]
+    async with mentors_of(await serve(answer(ended))) as mentors:
+        await fault_of(lambda: fetch(mentors))
+
+
 async def test_a_count_is_asked_for_as_postgrest_wants_it(serve: Serve) -> None:
     server = await serve(answer(rows(5), "206 Partial Content", "Content-Range: 0-0/4321"))
     async with mentors_of(server) as mentors:
