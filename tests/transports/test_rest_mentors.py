@@ -212,7 +212,7 @@ NOT_WITHIN = "is not of the ids that were asked for; check that nothing before t
         ([{**rows(5)[0], "id": UUID(int=5).hex}], NOT_A_LIST),
         ([{**rows(5)[0], "id": f"{UUID(int=5)}\n"}], NOT_A_LIST),
         ([{**rows(5)[0], "assignments": None}], NOT_A_LIST),
-        ([{**rows(5)[0], "assignments": {"status": "active"}}], NOT_A_LIST),
+        ([{**rows(5)[0], "assignments": {"status": "ended"}}], NOT_A_LIST),
         ([{**rows(5)[0], "assignments": []}], NOT_A_LIST),
         ([{**rows(5)[0], "assignments": ["active"]}], NOT_A_LIST),
         ([{**rows(5)[0], "assignments": [{"status": ["active"]}]}], NOT_A_LIST),
