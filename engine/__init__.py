@@ -24,15 +24,15 @@ from engine.errors import (
 from engine.freshness import Freshness
 from engine.ledger import LEASE
 from engine.migrations import migrate
-from engine.rights import grant_rights, set_service_password
+from engine.rights import grant_rights, service_database_url, set_service_password
 from engine.run_record import RunRecord, find_run, list_runs
 from engine.scheduler import RunRequest, Scheduler, open_scheduler
 from engine.seeding import seed_mentors
-from engine.settings import MAX_MENTORS_OVER_HTTP, Settings, load_settings
+from engine.settings import MAX_MENTORS_OVER_HTTP, Settings, is_loopback, load_settings, service_url
 from engine.started_run import StartedRun
 from engine.tally import StopReason, Summary
 from engine.tick.diagnosis import diagnose
-from engine.tick.install import install_tick, remove_tick
+from engine.tick.install import enabled_scenario_types, install_tick, remove_tick
 from engine.tick.jobs import plan_jobs
 from engine.tick.status import TickStatus, read_tick_status
 from engine.trigger.in_database import EVALUATIONS_AT_ONCE, InDatabaseTriggerEngine
@@ -71,11 +71,13 @@ __all__ = [
     "TickStatus",
     "UnknownScenarioType",
     "diagnose",
+    "enabled_scenario_types",
     "examine",
     "find_binaries",
     "find_run",
     "grant_rights",
     "install_tick",
+    "is_loopback",
     "list_runs",
     "load_settings",
     "migrate",
@@ -86,5 +88,7 @@ __all__ = [
     "read_tick_status",
     "remove_tick",
     "seed_mentors",
+    "service_database_url",
+    "service_url",
     "set_service_password",
 ]

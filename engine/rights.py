@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from engine.database import Database
 from engine.errors import MigrationError, StatementFailed
 from engine.migrations import WHO_MIGRATES
 from engine.statements import load_statement
 
 _GRANT_RIGHTS = load_statement("grant_rights")
+_KEEP_OUT_OF_LOG = load_statement("keep_parameters_out_of_log")
 _HAND_OVER_PASSWORD = load_statement("hand_over_password")
 _SET_SERVICE_PASSWORD = load_statement("set_service_password")
 
 _INSUFFICIENT_PRIVILEGE = "42501"
+_UNDEFINED_OBJECT = "42704"
 
 
 async def grant_rights(database: Database) -> list[str]:
@@ -33,13 +37,34 @@ async def grant_rights(database: Database) -> list[str]:
 
 
 async def set_service_password(database: Database, password: str) -> None:
-    """Let the service log in as scheduler_service, for `demo` and the tests.
+    """Let the service log in as scheduler_service with this password, and no longer with another.
 
-    The server may log the statement that a person would type for it; this one does not hold the password.
-    Raises StatementFailed, DatabaseUnavailable.
+    The server's log does not get to see it, as it does when a person types `alter role`. Raises
+    MigrationError, DatabaseUnavailable.
 
     **Cancellation:** the password was set, or not.
     """
-    async with database.open_transaction() as transaction:
-        await transaction.fetch(_HAND_OVER_PASSWORD, password)
-        await transaction.execute(_SET_SERVICE_PASSWORD)
+    try:
+        async with database.open_transaction() as transaction:
+            await transaction.fetch(_KEEP_OUT_OF_LOG)
+            await transaction.fetch(_HAND_OVER_PASSWORD, password)
+            await transaction.execute(_SET_SERVICE_PASSWORD)
+    except StatementFailed as error:
+        if error.sqlstate == _UNDEFINED_OBJECT:
+            raise MigrationError(
+                "There is no role scheduler_service yet; run `scenario-scheduler migrate`."
+            ) from error
+        if error.sqlstate != _INSUFFICIENT_PRIVILEGE:
+            raise
+        raise MigrationError(f"The password of scheduler_service can't be set. {WHO_MIGRATES}") from error
+
+
+def service_database_url(administrator_url: str, password: str) -> str:
+    """The URL with which the service logs in where the administrator does with the other one.
+
+    A pooler of Supabase's knows the project by what follows the dot in the user's name.
+    """
+    parts = urlsplit(administrator_url)
+    _, dot, project = (parts.username or "").partition(".")
+    server = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"scheduler_service{dot}{project}:{password}@{server}").geturl()

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from engine.errors import ConfigurationError
 
 IN_DATABASE = "in-database"
+POSTGRES = "postgres"
 
 # What a page and a chunk are when nothing is set. Over HTTP a chunk of one mentor is one call, as the trigger
 # engine's users write it; in the database 2,000 a call cost 11 to 17 us a mentor, 100 a call 26 us.
@@ -90,8 +91,30 @@ def _check_service_url(value: str) -> str:
     return value
 
 
+def service_url(value: str) -> str:
+    """The URL, if the tick may be sent there. Raises ConfigurationError."""
+    try:
+        return _check_service_url(value)
+    except ValueError as error:
+        raise ConfigurationError([f"The URL {error}."]) from None
+
+
 def _check_trigger_engine(value: str) -> str:
     return value if value == IN_DATABASE else _check_service_url(value)
+
+
+def _check_mentor_source(value: str) -> str:
+    if value == POSTGRES:
+        return value
+    try:
+        if "?" in _check_service_url(value):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            "must be `postgres`, or the https URL of a Supabase REST API, or http to this machine, without a "
+            "user part or a query; for example https://<project>.supabase.co/rest/v1"
+        ) from None
+    return value
 
 
 def _check_proxy(value: SecretStr) -> SecretStr:
@@ -157,6 +180,7 @@ class Settings(BaseSettings):
     trigger_engine: Annotated[str, AfterValidator(_check_trigger_engine)] = IN_DATABASE
     trigger_engine_dry_run: bool = False
     transport: Literal["direct", "httpx", "asks"] = "direct"
+    mentor_source: Annotated[str, AfterValidator(_check_mentor_source)] = POSTGRES
     proxy: Annotated[SecretStr, AfterValidator(_check_proxy)] | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 10
     page_size: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -179,6 +203,10 @@ class Settings(BaseSettings):
     @property
     def over_http(self) -> bool:
         return self.trigger_engine != IN_DATABASE
+
+    @property
+    def mentors_over_rest(self) -> bool:
+        return self.mentor_source != POSTGRES
 
     @property
     def mentors_per_page(self) -> int:
@@ -221,7 +249,9 @@ def _hosts_that_reach(bound_to: str) -> tuple[str, ...]:
     }.get(bound_to, (bound_to,))
 
 
-def load_settings(*required: Literal["database_url", "secret"], **given: Any) -> Settings:
+def load_settings(
+    *required: Literal["database_url", "administrator_url", "secret"], **given: Any
+) -> Settings:
     """The settings of this process; `given` ones win over the environment's.
 
     Raises ConfigurationError with one sentence for every fault there is.
@@ -241,7 +271,11 @@ def load_settings(*required: Literal["database_url", "secret"], **given: Any) ->
     faults += [
         f"{sentence}." for sentence, fields in _faults_between(settings) if not wrong.intersection(fields)
     ]
-    faults += [_MISSING[field] for field in required if field not in wrong and not getattr(settings, field)]
+    faults += [
+        _MISSING[field]
+        for field in required
+        if not getattr(settings, field) and not wrong.intersection((field, *_STAND_IN.get(field, ())))
+    ]
     if faults:
         raise ConfigurationError(faults)
     return settings
@@ -275,6 +309,12 @@ def _faults_between(settings: Settings) -> Iterator[tuple[str, tuple[str, ...]]]
             "SCHEDULER_SERVICE_ROLE_KEY is not set; set it, or use `in-database`",
             ("trigger_engine", "service_role_key", "bind"),
         )
+    if settings.mentors_over_rest and settings.service_role_key is None:
+        yield (
+            "SCHEDULER_MENTOR_SOURCE is a REST API, which answers nobody without a key; set "
+            "SCHEDULER_SERVICE_ROLE_KEY to its service role key, or use `postgres`",
+            ("mentor_source", "service_role_key"),
+        )
     if settings.proxy is not None and not (settings.over_http and settings.transport == "httpx"):
         yield (
             "SCHEDULER_PROXY is set, but only a trigger engine at a URL, over SCHEDULER_TRANSPORT=httpx, is "
@@ -286,9 +326,15 @@ def _faults_between(settings: Settings) -> Iterator[tuple[str, tuple[str, ...]]]
 _MISSING = {
     "database_url": "DATABASE_URL is not set; give it the URL of your Postgres "
     "(postgresql://user:password@host/database), or try `scenario-scheduler demo`, which brings its own.",
+    "administrator_url": "Neither SCHEDULER_ADMIN_DATABASE_URL nor DATABASE_URL is set; give one of them the "
+    "URL with which an administrator of your Postgres logs in (postgresql://user:password@host/database).",
     "secret": "SCHEDULER_SECRET is not set; make one with `scenario-scheduler secret` and give the same to "
     "the caller of /run.",
 }
+
+
+# What is wrong in one of these is said already, so that the other need not be missed.
+_STAND_IN = {"administrator_url": ("admin_database_url", "database_url")}
 
 
 def _name_of(field: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import click
+import structlog
 import trio
 from rich.console import Console
 
@@ -29,16 +30,23 @@ from engine import (
     Settings,
     StatementFailed,
     find_run,
+    grant_rights,
     list_runs,
     load_settings,
     migrate,
     open_database,
     open_scheduler,
     seed_mentors,
+    service_database_url,
+    set_service_password,
 )
+from web.administrator import open_as_administrator
+from web.cron import cron
 from web.logs import configure_logging
 from web.signals import watch_signals
 from web.terminal import record_table, records_table, show_progress, summary_table
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 PARTIAL_OR_FAILED = 1
 EXIT_CODES = {RequestRefused: 2, ConfigurationError: 3}  # usage, configuration
@@ -78,6 +86,8 @@ def serve() -> None:
 
     configure_logging()
     settings = load_settings("database_url", "secret")
+    if settings.admin_database_url is not None:
+        log.warning("administrator_url_in_service", detail="Leave it to those who operate the service.")
     drained = trio.run(serve_until_signalled, settings, open_listener(settings.bind))
     sys.exit(0 if drained else PARTIAL_OR_FAILED)
 
@@ -167,26 +177,30 @@ async def _read_ledger(settings: Settings, run_id: UUID | None, limit: int) -> l
     "--with-example-tables", is_flag=True, help="Also make peer_mentors, assignments and activities."
 )
 def migrate_database(with_example_tables: bool) -> None:
-    """Bring the schema `scheduler` up to date; safe to repeat, and to run twice at once."""
+    """Bring the schema `scheduler` and its roles up to date; safe to repeat, and to run twice at once.
+
+    As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set. Run
+    it again when you have replaced a view, or turned row-level security on: it grants what is then needed.
+    """
+    settings = load_settings("administrator_url")
 
     async def migrate_it() -> list[str]:
-        async with open_database(_database_url()) as database:
-            return await migrate(database, with_example_tables=with_example_tables)
+        async with open_as_administrator(settings) as database:
+            applied = await migrate(database, with_example_tables=with_example_tables)
+            return [f"applied {name}" for name in applied] + await grant_rights(database)
 
-    applied = trio.run(migrate_it)
-    for name in applied:
-        click.echo(f"applied {name}")
-    if not applied:
-        click.echo("nothing to do: the database is up to date")
+    for line in trio.run(migrate_it) or ["nothing to do: the database is up to date"]:
+        click.echo(line)
 
 
 @commands.command()
 @click.option("--mentors", type=click.IntRange(1, 10_000_000), required=True, help="How many to insert.")
 def seed(mentors: int) -> None:
     """Fill the example tables with mentors to try it on; never into a database that people use."""
+    settings = load_settings("administrator_url")
 
     async def seed_it() -> int:
-        async with open_database(_database_url()) as database:
+        async with open_as_administrator(settings) as database:
             try:
                 return await seed_mentors(database, mentors)
             except StatementFailed as error:
@@ -197,6 +211,25 @@ def seed(mentors: int) -> None:
                 ) from error
 
     click.echo(f"inserted {trio.run(seed_it):,} mentors")
+
+
+@commands.command("service-url")
+def make_service_url() -> None:
+    """Give scheduler_service a new password, and print the URL it logs in with: the service's DATABASE_URL.
+
+    As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set. The
+    password before it opens no longer.
+    """
+    settings = load_settings("administrator_url")
+    assert settings.administrator_url is not None  # noqa: S101 - it was required
+    password = secrets.token_hex(32)
+
+    async def set_it() -> None:
+        async with open_as_administrator(settings) as database:
+            await set_service_password(database, password)
+
+    trio.run(set_it)
+    click.echo(service_database_url(settings.administrator_url.get_secret_value(), password))
 
 
 @commands.command()
@@ -219,10 +252,7 @@ def secret() -> None:
     click.echo(secrets.token_hex(32))
 
 
-def _database_url() -> str:
-    url = load_settings("database_url").database_url
-    assert url is not None  # noqa: S101 - it was required
-    return url.get_secret_value()
+commands.add_command(cron)
 
 
 def main() -> None:

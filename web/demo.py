@@ -10,7 +10,6 @@ import json
 import secrets
 import signal
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import trio
@@ -27,6 +26,7 @@ from engine import (
     open_database,
     open_embedded_postgres,
     seed_mentors,
+    service_database_url,
     set_service_password,
 )
 from web.auth import SECRET_HEADER
@@ -44,6 +44,7 @@ _OWN: dict[str, Any] = {
     "operator_token": None,
     "bind": "127.0.0.1:0",
     "trigger_engine": "in-database",
+    "mentor_source": "postgres",
     "proxy": None,
 }
 
@@ -78,7 +79,7 @@ async def _demo(
             listener = open_listener("127.0.0.1:0")
             url = base_url(listener)
             own = {
-                "database_url": _as_service(database_url, password),
+                "database_url": service_database_url(database_url, password),
                 "bind": url.removeprefix("http://"),
                 "secret": secrets.token_hex(32),
                 "service_role_key": secrets.token_urlsafe(32),
@@ -105,13 +106,6 @@ async def _demo(
             nursery.cancel_scope.cancel()
         return summary
     raise SchedulerError("The demo was stopped before its summary; nothing is left behind.")
-
-
-def _as_service(database_url: str, password: str) -> str:
-    """The URL that the service logs in with, which may do what it has to and no more."""
-    parts = urlsplit(database_url)
-    server = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"scheduler_service:{password}@{server}").geturl()
 
 
 async def _tick(console: Console, scheduler: Scheduler, settings: Settings, url: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine import Finding, Settings, examine, load_settings
+from engine import Finding, examine, load_settings
 
 # Words beside the marks: colours and marks get lost in logs, and are not there for everybody.
 _HOLDS, _BROKEN = ("✓ ok", "green"), ("✗ broken", "red")
@@ -22,7 +22,7 @@ def run_doctor(*, as_json: bool) -> bool:
 
     Raises ConfigurationError. What only `serve` must have, such as a secret, is for the findings to miss.
     """
-    findings = trio.run(examine, _load_settings())
+    findings = trio.run(examine, load_settings("administrator_url"))
     all_hold = all(finding.ok for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": all_hold, "checks": [finding.as_json() for finding in findings]}))
@@ -31,11 +31,6 @@ def run_doctor(*, as_json: bool) -> bool:
         console.print(findings_table(findings, console.encoding))
         console.print(_conclusion(findings), highlight=False)
     return all_hold
-
-
-def _load_settings() -> Settings:
-    settings = load_settings()
-    return settings if settings.administrator_url else load_settings("database_url")
 
 
 def findings_table(findings: Sequence[Finding], encoding: str) -> Table:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from engine import RunRecord, Scheduler, SchedulerError, StopReason
+from engine import RunRecord, Scheduler, SchedulerError, StopReason, TickStatus
 
 # Seconds between two looks at the tally: smooth to the eye, nothing to the processor.
 REFRESH_PAUSE = 0.1
@@ -126,6 +126,38 @@ def records_table(records: Sequence[RunRecord], width: int) -> Table:
             f"{record.total_dispatched:,}",
             f"{record.total_suppressed:,}",
             *([str(record.run_id)] if with_ids else []),
+        )
+    return table
+
+
+def jobs_table(status: TickStatus) -> Table:
+    """The jobs of pg_cron that tick, and how each went last, in pg_cron's own words."""
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
+    for heading in ("job", "schedule", "last begun", "pg_cron says"):
+        table.add_column(heading)
+    for job in status.jobs:
+        table.add_row(
+            job.name + ("" if job.active else " (switched off)"),
+            job.schedule,
+            _local(job.started_at) if job.started_at else "never",
+            " ".join((job.status or "-", (job.message or "") if job.status == "failed" else "")).strip(),
+        )
+    return table
+
+
+def invocations_table(status: TickStatus) -> Table:
+    """What was posted, latest first, and what came back."""
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
+    for heading in ("posted", "scenarios", "answer", "run"):
+        table.add_column(heading)
+    for each in status.invocations:
+        waiting = "none came" if each.is_overdue else "not yet"
+        answer = [str(each.status_code or ""), each.error or ""] if each.answered_at else [waiting]
+        table.add_row(
+            _local(each.invoked_at),
+            ", ".join(each.scenario_types) if each.scenario_types else "all",
+            " ".join(answer).strip(),
+            each.verdict or "",
         )
     return table
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from engine.tick.jobs import TICK
+from engine.tick.jobs import TICK, longest_pause
 from engine.tick.status import Invocation, TickStatus
+
+# When pg_cron has stopped: so many ticks in a row did not come, the last of them for so many seconds. A
+# server that is restarted misses one.
+TICKS_MISSED, LATENESS = 2, 60.0
 
 # What a status of HTTP means here. Others are said as they are.
 _ANSWERS = {
@@ -54,7 +58,7 @@ def diagnose_posting(status: TickStatus) -> str | None:
 
 def diagnose_ticks(status: TickStatus) -> str | None:
     """What came of the ticks: not run, not answered, or not as it should be."""
-    return _not_run(status) or _not_answered(status)
+    return _not_run(status) or _stopped(status) or _not_answered(status)
 
 
 def _not_run(status: TickStatus) -> str | None:
@@ -67,6 +71,17 @@ def _not_run(status: TickStatus) -> str | None:
             "no tick so far: wait for the first minute of the schedule; if none comes, look whether "
             "pg_cron's worker runs (shared_preload_libraries) and may log in (cron.use_background_workers)"
         )
+    return None
+
+
+def _stopped(status: TickStatus) -> str | None:
+    for job in status.jobs:
+        pause = longest_pause(job.schedule)
+        if pause is not None and job.age is not None and job.age > TICKS_MISSED * pause + LATENESS:
+            return (
+                f"pg_cron has not run the job {job.name} for {job.age / 60:.0f} minutes, though its schedule "
+                f"is {job.schedule}: look whether its worker runs ('pg_cron launcher' in pg_stat_activity)"
+            )
     return None
 
 

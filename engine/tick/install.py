@@ -20,6 +20,7 @@ from engine.tick.jobs import PURGE, Job
 PATIENCE = 15.0
 
 _INSPECT = load_statement("inspect_tick")
+_SCENARIO_TYPES = load_statement("enabled_scenario_types")
 _KEEP_OUT_OF_LOG = load_statement("keep_parameters_out_of_log")
 _CONFIGURE = load_statement("configure_tick")
 _IN_VAULT = load_statement("keep_secret_in_vault")
@@ -91,6 +92,17 @@ async def install_tick(
     done += [f"removed the job {row['jobname']}" for row in removed]
     done += [f"job {job.name}: {job.schedule}" for job in jobs]
     return done
+
+
+async def enabled_scenario_types(database: Database) -> list[str]:
+    """Those that get a job each, in order. Raises TickError, DatabaseUnavailable.
+
+    **Cancellation:** leaves nothing behind.
+    """
+    async with _open_transaction(database) as transaction:
+        await _inspect(transaction)
+        rows = await transaction.fetch(_SCENARIO_TYPES)
+    return [row["scenario_type"] for row in rows if row["enabled"]]
 
 
 async def remove_tick(database: Database) -> list[str]:

@@ -63,6 +63,19 @@ def plan_jobs(schedule: str, scenario_types: Sequence[str] | None = None) -> lis
     return jobs
 
 
+def longest_pause(schedule: str) -> float | None:
+    """The seconds between two ticks of a schedule at the most; None where that takes a calendar to say."""
+    if match := re.fullmatch(r"(\d{1,2}) seconds?", schedule):
+        return float(match[1])
+    fields = schedule.split()
+    if len(fields) != _FIELDS or fields[2:] != ["*"] * 3 or not (minutes := sorted(_minutes(fields[0]))):
+        return None
+    if fields[1] != "*":
+        return 86_400.0
+    following = [*minutes[1:], minutes[0] + len(_MINUTES)]
+    return 60.0 * max(later - earlier for earlier, later in zip(minutes, following, strict=True))
+
+
 def _minutes(field: str) -> set[int]:
     """The minutes that a field of cron names: `*`, `7`, `1-9`, with `/step`, lists of these; else none."""
     minutes: set[int] = set()

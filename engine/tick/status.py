@@ -28,7 +28,7 @@ _SCENARIO_TYPES = load_statement("enabled_scenario_types")
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A job of pg_cron, and how it went last; `started_at`, `status` and `message` are None before that.
+    """A job of pg_cron, and how it went last; what tells of that is None before. `age` in seconds.
 
     `status` is pg_cron's: `succeeded` says that the SQL ran, and nothing of the service's answer.
     """
@@ -38,6 +38,7 @@ class JobStatus:
     command: str
     active: bool
     started_at: datetime | None
+    age: float | None
     status: str | None
     message: str | None
 

@@ -28,7 +28,7 @@ from engine.statements import Statement
 from engine.tick.install import install_tick
 from engine.tick.jobs import plan_jobs
 from tests.end_to_end.conftest import KEY, SECRET, SERVICE_PASSWORD, Service, as_service, open_services, seed
-from tests.tick.conftest import open_cron_postgres
+from tests.tick.conftest import find_cron_postgres
 
 # Once a year, so that no tick comes while something is broken.
 SCHEDULE = "0 0 1 1 *"
@@ -69,7 +69,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def healthy(bare_environment: None) -> Iterator[Healthy]:
     with ExitStack() as stack:
-        postgres = stack.enter_context(open_cron_postgres())
+        postgres = stack.enter_context(find_cron_postgres()())
         start = stack.enter_context(open_services(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
 
         async def set_up() -> Healthy:

@@ -64,7 +64,7 @@ def test_doctor_exits_with_1_if_anything_is_broken_and_says_its_mend(healthy: He
 def test_doctor_without_any_database_url_exits_with_3() -> None:
     done = command("doctor")
     assert done.returncode == 3
-    assert "DATABASE_URL is not set" in done.stderr
+    assert "Neither SCHEDULER_ADMIN_DATABASE_URL nor DATABASE_URL is set" in done.stderr
 
 
 def test_doctor_without_a_database_that_answers_has_no_traceback() -> None:

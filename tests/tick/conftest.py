@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from engine.embedded import EmbeddedPostgres, find_binaries, open_embedded_postg
 from engine.errors import EmbeddedPostgresError
 from engine.migrations import migrate
 from engine.statements import Statement
+from tests.end_to_end.conftest import start_service
+
+__all__ = ["start_service"]
 
 DEBIAN = "/usr/lib/postgresql/15/bin"
 EXTENSIONS = Path("/usr/share/postgresql/15/extension")
@@ -27,9 +31,11 @@ WITH_CRON = {
 }
 
 
-@contextmanager
-def open_cron_postgres() -> Iterator[EmbeddedPostgres]:
-    """A server with pg_cron loaded; its jobs are in its database `postgres`. Skips without it."""
+OpenCronPostgres = Callable[[], AbstractContextManager[EmbeddedPostgres]]
+
+
+def find_cron_postgres() -> OpenCronPostgres:
+    """What opens a server with pg_cron loaded; its jobs are in the database `postgres` alone."""
     try:
         binaries = find_binaries(DEBIAN)
     except EmbeddedPostgresError:
@@ -38,12 +44,17 @@ def open_cron_postgres() -> Iterator[EmbeddedPostgres]:
         (EXTENSIONS / f"{name}.control").exists() for name in ("pg_cron", "plpython3u")
     ):
         pytest.skip(f"Postgres 15 with pg_cron and plpython3u is not installed: {HOW}")
-    with open_embedded_postgres(binaries, WITH_CRON) as postgres:
-        yield postgres
+    return partial(open_embedded_postgres, binaries, WITH_CRON)
 
 
 @pytest.fixture
-def cron_postgres() -> Iterator[EmbeddedPostgres]:
+def open_cron_postgres() -> OpenCronPostgres:
+    """As found."""
+    return find_cron_postgres()
+
+
+@pytest.fixture
+def cron_postgres(open_cron_postgres: OpenCronPostgres) -> Iterator[EmbeddedPostgres]:
     """A server of this test's own."""
     with open_cron_postgres() as postgres:
         yield postgres

@@ -1,13 +1,14 @@
 -- The jobs that tick this database, and how each went last. Run as scheduler_cron.
 --
--- No parameters. Returns jobname, schedule, command, active, started_at, status and message of the last time; the
--- last three are null for a job that never ran. pg_cron's `succeeded` says that invoke ran, and nothing of the
--- answer.
+-- No parameters. Returns name, schedule, command, active; and of the last time started_at, age in seconds since
+-- then, status and message, which are null for a job that never ran. pg_cron's `succeeded` says that invoke ran,
+-- and nothing of the answer.
 select j.jobname::text as name,
        j.schedule,
        j.command,
        j.active,
        last.start_time as started_at,
+       extract(epoch from now() - last.start_time)::double precision as age,
        last.status,
        last.return_message as message
   from cron.job j

@@ -1,0 +1,145 @@
+"""This file is the commands `cron install`, `cron status` and `cron remove`: pg_cron's side of the tick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from urllib.parse import urlsplit
+
+import click
+import trio
+from rich.console import Console
+
+from engine import (
+    ConfigurationError,
+    Settings,
+    TickError,
+    TickStatus,
+    diagnose,
+    enabled_scenario_types,
+    install_tick,
+    is_loopback,
+    load_settings,
+    plan_jobs,
+    read_tick_status,
+    remove_tick,
+    service_url,
+)
+from web.administrator import open_as_administrator
+from web.terminal import invocations_table, jobs_table
+
+WRONG = 1
+
+
+@click.group()
+def cron() -> None:
+    """Have pg_cron call the service: install, look at, and remove the job.
+
+    As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set.
+    """
+
+
+@cron.command()
+@click.option(
+    "--schedule",
+    default="*/5 * * * *",
+    show_default=True,
+    help="When: the five fields of cron, in the time zone of cron.timezone, by default GMT.",
+)
+@click.option(
+    "--url",
+    help="Where the database's server reaches POST /run; https, or http to itself. On the same machine, by "
+    "default the port of SCHEDULER_BIND.",
+)
+@click.option(
+    "--per-scenario",
+    is_flag=True,
+    help="A job for each enabled scenario, a minute apart: for more mentors than fit one budget.",
+)
+@click.option(
+    "--with-plpython3u",
+    is_flag=True,
+    help="Post with Python inside Postgres, for a server of your own without pg_net; the tick's transaction "
+    "then lasts as long as the run.",
+)
+def install(schedule: str, url: str | None, per_scenario: bool, with_plpython3u: bool) -> None:
+    """Make the job, or change it; safe to repeat. Run it again whenever the secret changes.
+
+    It hands SCHEDULER_SECRET to the database: to Vault, or where there is none to a table that nobody but its
+    owner can read.
+    """
+    settings = load_settings("administrator_url", "secret")
+    assert settings.secret is not None  # noqa: S101 - it was required
+    secret = settings.secret.get_secret_value()
+    target = service_url(url) if url else _url_on_this_machine(settings)
+
+    async def install_it() -> list[str]:
+        async with open_as_administrator(settings) as database:
+            types = await enabled_scenario_types(database) if per_scenario else None
+            if types == []:
+                raise TickError("No scenario is enabled, so there is none to make a job for; enable one.")
+            return await install_tick(
+                database,
+                url=target,
+                secret=secret,
+                platform_limit=settings.platform_limit,
+                jobs=plan_jobs(schedule, types),
+                with_plpython3u=with_plpython3u,
+            )
+
+    for line in trio.run(install_it):
+        click.echo(line)
+    click.echo("See how it does with `scenario-scheduler cron status`.")
+
+
+def _url_on_this_machine(settings: Settings) -> str:
+    """Where a database on this machine reaches the service on this machine; another one needs to be told."""
+    assert settings.administrator_url is not None  # noqa: S101 - it was required
+    host = urlsplit(settings.administrator_url.get_secret_value()).hostname
+    if host and not is_loopback(host):
+        raise ConfigurationError(
+            ["The database is on another machine; say with --url where its server reaches POST /run."]
+        )
+    return f"http://127.0.0.1:{settings.bind.rpartition(':')[2]}/run"
+
+
+@cron.command()
+@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
+def status(as_json: bool) -> None:
+    """How the tick does, and in one line what is wrong with it. Exit code 1 if something is.
+
+    Joins the jobs, how each went last, what was posted, and what the service answered. pg_cron's own
+    `succeeded` is not success: it only says that the post was handed on.
+    """
+    settings = load_settings("administrator_url")
+
+    async def read_it() -> TickStatus:
+        async with open_as_administrator(settings) as database:
+            return await read_tick_status(database)
+
+    found = trio.run(read_it)
+    wrong = diagnose(found)
+    if as_json:
+        click.echo(json.dumps({"ok": wrong is None, "wrong": wrong} | found.as_json()))
+    else:
+        console = Console()
+        if found.jobs:
+            console.print(jobs_table(found))
+        if found.invocations:
+            console.print(invocations_table(found))
+        line = "[green]all is well[/]" if wrong is None else f"[red]wrong:[/] {wrong}"
+        console.print(line, highlight=False, soft_wrap=True)
+    sys.exit(WRONG if wrong else 0)
+
+
+@cron.command()
+def remove() -> None:
+    """Take the job away, and the URL and the secret with it; safe to repeat. What was posted stays known."""
+    settings = load_settings("administrator_url")
+
+    async def remove_it() -> list[str]:
+        async with open_as_administrator(settings) as database:
+            return await remove_tick(database)
+
+    for line in trio.run(remove_it) or ["nothing to do: nothing was installed"]:
+        click.echo(line)
