@@ -50,8 +50,8 @@ async def check_login(installation: Installation) -> Outcome:
     """Who the service is, to the server: nobody else may be so little."""
     service = installation.service
     mend = (
-        f"give {SERVICE} a password (`alter role {SERVICE} password …`) and name it in DATABASE_URL; "
-        "keep the administrator's in SCHEDULER_ADMIN_DATABASE_URL"
+        "put what `scenario-scheduler service-url` prints into DATABASE_URL, and keep the administrator's "
+        "in SCHEDULER_ADMIN_DATABASE_URL"
     )
     if installation.settings.database_url is None:
         return broken("DATABASE_URL is not set, so the service has no login", mend)
