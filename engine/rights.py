@@ -21,8 +21,8 @@ _UNDEFINED_OBJECT = "42704"
 async def grant_rights(database: Database) -> list[str]:
     """Let the scheduler's owner read the user's tables through the three views. Safe to repeat.
 
-    Returns a line for each right that was not there yet. To be run again when a view was replaced, or when
-    row-level security was turned on. Raises MigrationError, DatabaseUnavailable.
+    Returns a line for each right that was not there yet, and for what it can't mend. To be run again when a
+    view was replaced, or when row-level security was turned on. Raises MigrationError, DatabaseUnavailable.
 
     **Cancellation:** all was granted, or nothing.
     """
