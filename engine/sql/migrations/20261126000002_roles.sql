@@ -92,7 +92,7 @@ begin
     select c.oid::regclass as relation,
            c.relkind = 'v' and c.relowner <> 'scheduler_owner'::regrole as is_foreign,
            exists (select from pg_options_to_table(c.reloptions) o
-                    where o.option_name = 'security_invoker' and o.option_value::boolean) as is_invokers
+                    where case when o.option_name = 'security_invoker' then o.option_value::boolean end) as is_invokers
       from unnest(ours) u(oid)
       join pg_class c on c.oid = u.oid
   loop
@@ -114,7 +114,6 @@ begin
   end loop;
 
   for source in
-    -- A view lends the rights of its owner to what it reads, but not one that is its reader's (security_invoker).
     with recursive reading (view, relation) as (
       select r.ev_class, d.refobjid
         from pg_rewrite r
@@ -123,22 +122,32 @@ begin
         join pg_class v on v.oid = r.ev_class
        where v.relkind = 'v'
          and d.refobjid <> r.ev_class),
-    read_by_owner (relation) as (
+    read_somewhere (relation) as (
       select r.relation from reading r where r.view = any (ours)
        union
-      select r.relation
-        from read_by_owner v
-        join pg_class c on c.oid = v.relation
-        join reading r on r.view = c.oid
-       where exists (select from pg_options_to_table(c.reloptions) o
-                      where o.option_name = 'security_invoker' and o.option_value::boolean))
-    select c.oid::regclass as relation, c.relrowsecurity, s.readers
-      from (select o.relation, 'scheduler_owner' as readers from read_by_owner o
+      select r.relation from read_somewhere s join reading r on r.view = s.relation)
+    select c.oid::regclass as relation,
+           c.relrowsecurity,
+           s.readers,
+           exists (select from pg_options_to_table(c.reloptions) o
+                    where case when o.option_name = 'security_invoker' then o.option_value::boolean end) as is_invokers
+      from (select distinct r.relation, 'scheduler_owner' as readers from reading r where r.view = any (ours)
              union all
-            select u.oid, 'scheduler_owner, scheduler_service' from unnest(ours) u(oid)) s(relation, readers)
+            select u.oid, 'scheduler_owner, scheduler_service' from unnest(ours) u(oid)
+             union all
+            select i.relation, null -- lent what it needs by the view that reads it
+              from read_somewhere i
+             where i.relation not in (select r.relation from reading r where r.view = any (ours)))
+           s(relation, readers)
       join pg_class c on c.oid = s.relation
      order by c.oid
   loop
+    -- Whatever views lead to it, that is the role which runs the query, and not the owner of any of them.
+    if source.is_invokers then
+      return next format('%s reads with the rights of its reader (security_invoker), and scheduler_service has none '
+                         'of the tables behind it: have scheduler.* read those themselves', source.relation);
+    end if;
+    continue when source.readers is null;
     if not has_table_privilege('scheduler_owner', source.relation, 'select') then
       execute format('grant select on %s to scheduler_owner', source.relation);
       -- Who may read it, and not lend that, gets a warning instead of an error.
