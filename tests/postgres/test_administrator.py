@@ -122,6 +122,8 @@ TRAPS = """
       'select public.spring(pg_catalog.format($1, variadic array[$2]))';
     create function public.pg_has_role(regrole, text) returns boolean language sql as
       'select public.spring(''true'')::boolean';
+    create function public.unnest(text[]) returns setof text language sql as
+      'select public.spring(each) from pg_catalog.unnest($1) each';
     reset role
 """
 

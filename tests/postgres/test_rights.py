@@ -45,9 +45,9 @@ SERVICE = {
     )
     | columns("update", "last_run_evaluated", "last_run_dispatched", "last_run_suppressed"),
     "runs": LEDGER | {use.replace("select", "update") for use in LEDGER} | {"insert", "delete"},
-    "evaluate": {"call"},
+    "evaluate": {"call", "plan"},
 }
-CRON = {"invoke": {"call"}}
+CRON = {"invoke": {"call", "plan"}}
 NOBODYS = {
     "cooldowns",
     "notifications",
