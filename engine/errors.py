@@ -28,10 +28,15 @@ class TickError(SchedulerError):
 
 
 class DatabaseUnavailable(SchedulerError):
-    """Postgres can't be reached, or the connection was lost before the answer came.
+    """Postgres, or what the mentors are read from instead, can't be used, or was lost before it answered.
 
-    Whether a statement under way took effect is not known to the caller.
+    Whether a statement under way took effect is not known to the caller. Asking again makes sense, but not
+    before `retry_after` seconds where whoever was asked has named them.
     """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class StatementFailed(SchedulerError):

@@ -19,8 +19,8 @@ from engine.walk import Walk
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-# Seconds between two tries at the same page while Postgres is away. A restart takes one to three seconds:
-# shorter pauses only fill the log, longer ones waste the budget.
+# Seconds between two tries at the same page while its source is away, unless the source asks for more. A
+# restart takes one to three seconds: shorter pauses only fill the log, longer ones waste the budget.
 RECONNECT_PAUSE = 0.5
 
 
@@ -35,7 +35,7 @@ async def produce(
 ) -> None:
     """Walk page by page until every stretch was fetched or the walk was stopped.
 
-    A page that can't be fetched because Postgres is away is asked for again until the soft threshold; then
+    A page that can't be fetched because its source is away is asked for again until the soft threshold; then
     the walk stops with `database_unavailable`.
 
     **Cancellation:** a page in flight counts as never fetched; a page that has landed counts as fetched,
@@ -54,7 +54,7 @@ async def produce(
                 if not database_away:
                     log.warning("page_not_fetched", reason=str(error))
                 database_away = True
-                await trio.sleep(RECONNECT_PAUSE)
+                await walk.pause(max(RECONNECT_PAUSE, error.retry_after or 0.0))
                 continue
             database_away = False
             for start in range(0, len(page.mentor_ids), chunk_size):

@@ -11,7 +11,8 @@ from engine.walk import Walk
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-# Seconds between two tries while Postgres is away.
+# Seconds between two tries while the source is away, unless it asks for more. Not the walk's own pause: that
+# one ends where this count begins. Whoever cuts the count bounds it.
 RECOUNT_PAUSE = 0.25
 
 
@@ -27,8 +28,8 @@ async def count_remaining(walk: Walk, mentors: MentorSource) -> None:
     while True:
         try:
             remaining = sum([await mentors.count(stretch) for stretch in walk.unfetched])
-        except DatabaseUnavailable:
-            await trio.sleep(RECOUNT_PAUSE)
+        except DatabaseUnavailable as error:
+            await trio.sleep(max(RECOUNT_PAUSE, error.retry_after or 0.0))
         else:
             break
     walk.remaining = remaining

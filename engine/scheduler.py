@@ -32,7 +32,7 @@ from engine.errors import (
 from engine.freshness import Freshness, measure_freshness
 from engine.lease import NoLease, RecordedLease
 from engine.ledger import LEASE, Ledger
-from engine.mentors.postgres import PostgresMentors
+from engine.mentors.choice import open_mentors
 from engine.mentors.protocol import IdRange, MentorSource
 from engine.migrations import pending_migrations
 from engine.run import Limits, Progress
@@ -281,9 +281,9 @@ async def open_scheduler(settings: Settings) -> AsyncIterator[Scheduler]:
             max_connections=MAX_CONNECTIONS,
             pooler=settings.database_pooler,
         ) as database,
+        open_mentors(settings, database) as mentors,
         trio.open_nursery() as runs,
     ):
-        mentors = PostgresMentors(database, settings.eligible_assignment_statuses)
         built_in = InDatabaseTriggerEngine(database)
         trigger_engine = choose_trigger_engine(settings, built_in)
         yield Scheduler(settings, database, mentors, trigger_engine, built_in, runs)

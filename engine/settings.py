@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from engine.errors import ConfigurationError
 
 IN_DATABASE = "in-database"
+POSTGRES = "postgres"
 
 # What a page and a chunk are when nothing is set. Over HTTP a chunk of one mentor is one call, as the trigger
 # engine's users write it; in the database 2,000 a call cost 11 to 17 us a mentor, 100 a call 26 us.
@@ -102,6 +103,20 @@ def _check_trigger_engine(value: str) -> str:
     return value if value == IN_DATABASE else _check_service_url(value)
 
 
+def _check_mentor_source(value: str) -> str:
+    if value == POSTGRES:
+        return value
+    try:
+        if "?" in _check_service_url(value):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            "must be `postgres`, or the https URL of a Supabase REST API, or http to this machine, without a "
+            "user part or a query; for example https://<project>.supabase.co/rest/v1"
+        ) from None
+    return value
+
+
 def _check_proxy(value: SecretStr) -> SecretStr:
     """Unlike a service's, its URL may hold a user and a password, and it is often plain http."""
     try:
@@ -165,6 +180,7 @@ class Settings(BaseSettings):
     trigger_engine: Annotated[str, AfterValidator(_check_trigger_engine)] = IN_DATABASE
     trigger_engine_dry_run: bool = False
     transport: Literal["direct", "httpx", "asks"] = "direct"
+    mentor_source: Annotated[str, AfterValidator(_check_mentor_source)] = POSTGRES
     proxy: Annotated[SecretStr, AfterValidator(_check_proxy)] | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 10
     page_size: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -187,6 +203,10 @@ class Settings(BaseSettings):
     @property
     def over_http(self) -> bool:
         return self.trigger_engine != IN_DATABASE
+
+    @property
+    def mentors_over_rest(self) -> bool:
+        return self.mentor_source != POSTGRES
 
     @property
     def mentors_per_page(self) -> int:
@@ -288,6 +308,12 @@ def _faults_between(settings: Settings) -> Iterator[tuple[str, tuple[str, ...]]]
             "SCHEDULER_TRIGGER_ENGINE is this service's own /trigger-engine, which is closed while "
             "SCHEDULER_SERVICE_ROLE_KEY is not set; set it, or use `in-database`",
             ("trigger_engine", "service_role_key", "bind"),
+        )
+    if settings.mentors_over_rest and settings.service_role_key is None:
+        yield (
+            "SCHEDULER_MENTOR_SOURCE is a REST API, which answers nobody without a key; set "
+            "SCHEDULER_SERVICE_ROLE_KEY to its service role key, or use `postgres`",
+            ("mentor_source", "service_role_key"),
         )
     if settings.proxy is not None and not (settings.over_http and settings.transport == "httpx"):
         yield (

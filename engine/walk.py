@@ -61,6 +61,14 @@ class Walk:
             self.stop(StopReason.SOFT_THRESHOLD)
         return self._unfetched[0] if self.stop_reason is None else None
 
+    async def pause(self, seconds: float) -> None:
+        """Wait, but not beyond the soft threshold, and not once the walk was stopped.
+
+        **Cancellation:** leaves the walk as it was.
+        """
+        with trio.move_on_at(min(trio.current_time() + seconds, self._soft_threshold)):
+            await self._stopped.wait()
+
     @contextmanager
     def page_in_flight(self) -> Iterator[None]:
         """Until this block ends, where the walk stands is not settled."""

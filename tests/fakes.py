@@ -29,7 +29,10 @@ def ids(count: int) -> list[UUID]:
 
 
 class FakeMentors:
-    """A MentorSource over a list of ids. Latencies in seconds; `away(now)` makes it raise."""
+    """A MentorSource over a list of ids. Latencies in seconds; `away(now)` makes it raise.
+
+    `retry_after` is what it then asks for.
+    """
 
     def __init__(
         self,
@@ -38,11 +41,13 @@ class FakeMentors:
         page_latency: float = 0.0,
         count_latency: float = 0.0,
         away: Callable[[float], bool] = lambda now: False,
+        retry_after: float | None = None,
     ) -> None:
         self.mentor_ids = sorted(mentor_ids)
         self.page_latency = page_latency
         self.count_latency = count_latency
         self.away = away
+        self.retry_after = retry_after
         self.page_queries: list[IdRange] = []
         self.page_query_times: list[float] = []
         self.counted: list[IdRange] = []
@@ -53,7 +58,7 @@ class FakeMentors:
         self.page_query_times.append(trio.current_time())
         await trio.sleep(self.page_latency)
         if self.away(trio.current_time()):
-            raise DatabaseUnavailable("gone")
+            raise DatabaseUnavailable("gone", retry_after=self.retry_after)
         found = self._within(stretch)[:page_size]
         return Page(found, is_last=len(found) < page_size)
 
@@ -62,7 +67,7 @@ class FakeMentors:
         self.count_times.append(trio.current_time())
         await trio.sleep(self.count_latency)
         if self.away(trio.current_time()):
-            raise DatabaseUnavailable("gone")
+            raise DatabaseUnavailable("gone", retry_after=self.retry_after)
         return len(self._within(stretch))
 
     def _within(self, stretch: IdRange) -> list[UUID]:

@@ -44,6 +44,7 @@ _OWN: dict[str, Any] = {
     "operator_token": None,
     "bind": "127.0.0.1:0",
     "trigger_engine": "in-database",
+    "mentor_source": "postgres",
     "proxy": None,
 }
 

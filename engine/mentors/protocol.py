@@ -21,7 +21,10 @@ class IdRange:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Ids in ascending order. `is_last`: nothing is left in the range that was asked for."""
+    """Ids in ascending order. `is_last`: nothing is left in the range that was asked for.
+
+    An empty page is always the last one. One that is not the last may be followed by an empty one.
+    """
 
     mentor_ids: Sequence[UUID]
     is_last: bool
@@ -31,10 +34,10 @@ class MentorSource(Protocol):
     """Active mentors with an eligible assignment, and nobody else."""
 
     async def fetch_page(self, stretch: IdRange, page_size: int) -> Page:
-        """The first `page_size` mentors of the stretch, at a cost that does not depend on where it begins.
+        """The first mentors of the stretch, at a cost that does not depend on where it begins.
 
-        Raises DatabaseUnavailable when the source can't be reached, and after the connection is mended it
-        can be asked again.
+        They are `page_size` or, where the source caps its answers, fewer. Raises DatabaseUnavailable when the
+        source can't be read, and after whatever was wrong is mended it can be asked again.
 
         **Cancellation:** nothing was read that matters; the same page can be asked for again.
         """

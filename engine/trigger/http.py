@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from engine.errors import InvocationFailed
+from engine.retry_after import parse_retry_after
 from engine.trigger.protocol import SCENARIO_TYPE_PATTERN, Evaluation, RunContext
-from engine.trigger.retry_after import parse_retry_after
 from engine.trigger.transport import Answer, Transport, TransportConnection
 
 # Bytes of an answer's body. A mentor's part is some 100 bytes and a name per scenario: a kilobyte holds

@@ -18,9 +18,30 @@ import trio
 from engine import open_database
 from engine.database import Database
 from tests.end_to_end.conftest import ENVIRONMENT, SECRET, arguments_of, command
+from tests.end_to_end.conftest import query as query_once
 from tests.postgres.conftest import query
 
+# Commands that log in as the administrator where one is named.
+FOR_ADMINISTRATORS = [
+    ["migrate"],
+    ["seed", "--mentors", "1"],
+    ["service-url"],
+    ["cron", "install"],
+    ["cron", "status"],
+    ["cron", "remove"],
+]
+
+VIEW = "create view scheduler.mentors as select id, user_id, status, created_at from public.peer_mentors"
+
 NOBODY = "postgresql://nobody@127.0.0.1:1/nowhere"
+
+
+def execute(url: str, *statements: str) -> None:
+    async def run() -> None:
+        for statement in statements:
+            await query_once(url, statement)
+
+    trio.run(run)
 
 
 def test_demo_once_walks_over_http_and_leaves() -> None:
@@ -92,6 +113,44 @@ def test_migrate_seed_and_run_from_the_shell(empty_database_url: str) -> None:
     assert "completed" in one_type.stdout
 
 
+def test_the_service_is_given_a_url_of_its_own_and_needs_no_other(empty_database_url: str) -> None:
+    administrator = {"SCHEDULER_ADMIN_DATABASE_URL": empty_database_url}
+    without_roles = command("service-url", **administrator)
+    if without_roles.returncode:  # another database of this server has none either
+        assert without_roles.stderr == (
+            "There is no role scheduler_service yet; run `scenario-scheduler migrate`.\n"
+        )
+    command("migrate", "--with-example-tables", **administrator)
+    command("seed", "--mentors", "50", **administrator)
+    first, second = (command("service-url", **administrator).stdout.strip() for _ in range(2))
+    assert first != second
+    assert second.startswith("postgresql://scheduler_service:")
+    assert command("run", DATABASE_URL=second).returncode == 0
+    assert command("runs", DATABASE_URL=second).returncode == 0
+    outdated = command("run", DATABASE_URL=first)
+    assert outdated.returncode == 1
+    assert "the login was refused" in outdated.stderr
+    refused = command("seed", "--mentors", "1", DATABASE_URL=second)
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+
+
+def test_migrate_says_what_it_granted_and_grants_it_again_when_a_view_was_replaced(database_url: str) -> None:
+    assert command("migrate", DATABASE_URL=database_url).stdout.startswith("nothing to do")
+    with_policy = (
+        "drop view scheduler.mentors",
+        VIEW,
+        "alter table public.assignments enable row level security",
+    )
+    execute(database_url, *with_policy)
+    assert command("migrate", DATABASE_URL=database_url).stdout.splitlines() == [
+        "scheduler.mentors belongs to scheduler_owner",
+        "scheduler_service reads scheduler.mentors",
+        "scheduler_owner sees every row of public.assignments, by a policy",
+    ]
+    assert command("migrate", DATABASE_URL=database_url).stdout.startswith("nothing to do")
+
+
 def test_a_partial_run_exits_with_1(database_url: str) -> None:
     command("seed", "--mentors", "100", DATABASE_URL=database_url)
     budget = {
@@ -113,11 +172,12 @@ def test_seed_without_the_example_tables_says_how_to_make_them(empty_database_ur
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["serve"], ["run"], ["runs"], ["migrate"], ["seed", "--mentors", "1"]])
+@pytest.mark.parametrize("arguments", [["serve"], ["run"], ["runs"], *FOR_ADMINISTRATORS])
 def test_a_command_without_its_settings_says_which_and_exits_with_3(arguments: list[str]) -> None:
     done = command(*arguments)
     assert done.returncode == 3
-    assert "DATABASE_URL is not set" in done.stderr
+    either = "Neither SCHEDULER_ADMIN_DATABASE_URL nor DATABASE_URL is set"
+    assert (either if arguments in FOR_ADMINISTRATORS else "DATABASE_URL is not set") in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -139,9 +199,9 @@ def test_serve_on_a_taken_port_says_so(database_url: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["runs"], ["migrate"], ["seed", "--mentors", "1"]])
+@pytest.mark.parametrize("arguments", [["run"], ["runs"], *FOR_ADMINISTRATORS])
 def test_a_command_without_a_database_that_answers_says_so_and_exits_with_1(arguments: list[str]) -> None:
-    done = command(*arguments, DATABASE_URL=NOBODY)
+    done = command(*arguments, DATABASE_URL=NOBODY, SCHEDULER_SECRET=SECRET)
     assert done.returncode == 1
     assert "Postgres can't be used" in done.stderr
     assert "Traceback" not in done.stderr
@@ -394,7 +454,9 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert command("demo", *arguments).returncode == 2
 
 
-@pytest.mark.parametrize("name", ["demo", "serve", "run", "runs", "migrate", "seed", "secret"])
+@pytest.mark.parametrize(
+    "name", ["demo", "serve", "run", "runs", "migrate", "seed", "secret", "service-url", "cron"]
+)
 def test_every_command_has_help(name: str) -> None:
     done = command(name, "--help")
     assert done.returncode == 0

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from engine.errors import InvocationFailed
+from engine.retry_after import parse_retry_after
 from engine.trigger.http import HttpTriggerEngine
 from engine.trigger.protocol import Evaluation, RunContext
-from engine.trigger.retry_after import parse_retry_after
 from engine.trigger.transport import Answer
 from tests.fakes import FOREVER, RUN_ID, ids
 

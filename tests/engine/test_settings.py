@@ -33,6 +33,7 @@ def test_settings_have_the_documented_defaults() -> None:
     assert settings.bind == "127.0.0.1:8000"
     assert settings.trigger_engine == "in-database"
     assert settings.transport == "direct"
+    assert (settings.mentor_source, settings.mentors_over_rest) == ("postgres", False)
     assert settings.max_concurrency == 10
     assert (settings.mentors_per_page, settings.mentors_per_chunk) == (2_000, 2_000)
     assert (settings.soft_threshold, settings.hard_deadline, settings.platform_limit) == (25.0, 28.0, 30.0)
@@ -140,30 +141,51 @@ def test_a_trigger_engine_is_https_or_http_to_this_machine(url: str) -> None:
     assert load_settings(trigger_engine=url).over_http
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://engine.example/",
-        "http://10.0.0.1/",
-        "ftp://engine.example/",
-        "engine.example",
-        "https://user:word@engine.example/",
-        "http://localhost:x@evil.example/",
-        "http://localhost@evil.example/",
-        "http://localhost.evil.example/",
-        "https://",
-        "https://engine.example:port/",
-        "https://engine.example/\r\nX-Evil: 1",
-        "https://engine.example/a b",
-        "https://engine.example\\@evil.example/",
-        "https://engine.example/#fragment",
-        "https://engine.example/\U0001f600",
-    ],
-)
+WRONG_URLS = [
+    "http://engine.example/",
+    "http://10.0.0.1/",
+    "ftp://engine.example/",
+    "engine.example",
+    "https://user:word@engine.example/",
+    "http://localhost:x@evil.example/",
+    "http://localhost@evil.example/",
+    "http://localhost.evil.example/",
+    "https://",
+    "https://engine.example:port/",
+    "https://engine.example/\r\nX-Evil: 1",
+    "https://engine.example/a b",
+    "https://engine.example\\@evil.example/",
+    "https://engine.example/#fragment",
+    "https://engine.example/\U0001f600",
+]
+
+
+@pytest.mark.parametrize("url", WRONG_URLS)
 def test_any_other_trigger_engine_is_refused(url: str) -> None:
     [fault] = faults(trigger_engine=url)
     assert fault.startswith("SCHEDULER_TRIGGER_ENGINE ")
     assert "word" not in fault
+
+
+@pytest.mark.parametrize(
+    "url", ["https://project.supabase.co/rest/v1", "https://a.example:8443/", "http://127.0.0.1:3000"]
+)
+def test_mentors_come_from_a_rest_api_that_is_https_or_http_to_this_machine(url: str) -> None:
+    settings = load_settings(mentor_source=url, service_role_key="key")
+    assert (settings.mentor_source, settings.mentors_over_rest) == (url, True)
+
+
+@pytest.mark.parametrize("url", [*WRONG_URLS, "Postgres", "rest", "https://a.example/?apikey=word"])
+def test_any_other_mentor_source_is_refused(url: str) -> None:
+    [fault] = faults(mentor_source=url, service_role_key="key")
+    assert fault.startswith("SCHEDULER_MENTOR_SOURCE must be `postgres`, or ")
+    assert "word" not in fault
+
+
+def test_a_rest_api_without_a_key_is_refused() -> None:
+    [fault] = faults(mentor_source="https://project.supabase.co/rest/v1")
+    assert "set SCHEDULER_SERVICE_ROLE_KEY " in fault
+    load_settings(mentor_source="postgres")
 
 
 @pytest.mark.parametrize(
@@ -201,6 +223,19 @@ def test_a_chunk_can_not_be_larger_than_a_page() -> None:
 def test_a_bind_that_is_no_address_and_port_is_refused(bind: str) -> None:
     [fault] = faults(bind=bind)
     assert fault.startswith("SCHEDULER_BIND ")
+
+
+def test_the_administrator_logs_in_as_the_service_does_where_there_is_no_other_url() -> None:
+    administrator = "postgresql://postgres:word@db.example/app"
+    alone = load_settings("administrator_url", database_url=DATABASE)
+    both = load_settings("administrator_url", database_url=DATABASE, admin_database_url=administrator)
+    only = load_settings("administrator_url", admin_database_url=administrator)
+    urls = [settings.administrator_url for settings in (alone, both, only)]
+    assert [url and url.get_secret_value() for url in urls] == [DATABASE, administrator, administrator]
+    [fault] = faults("administrator_url")
+    assert fault.startswith("Neither SCHEDULER_ADMIN_DATABASE_URL nor DATABASE_URL is set;")
+    [fault] = faults("administrator_url", admin_database_url="mysql://host/db")
+    assert fault.startswith("SCHEDULER_ADMIN_DATABASE_URL must")
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "host=/tmp", "sqlite:///x"])

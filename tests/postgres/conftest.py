@@ -13,9 +13,16 @@ import trio
 
 from engine.database import Database, Transaction, open_database
 from engine.statements import Statement
+from tests.postgrest import Postgrest, open_postgrest
 
 # Seconds within which the server must have come to where a test wants it. Only a failing test waits so long.
 PATIENCE = 10.0
+
+# What PostgREST needs, and nothing else here does, to know that assignments belong to mentors.
+FOREIGN_KEY = "alter table public.assignments add foreign key (mentor_id) references public.peer_mentors (id)"
+
+# Of the stand-in for PostgREST.
+REST_KEY = "service-role-key"
 
 Answers = dict[UUID, tuple[list[str], list[str]]]
 
@@ -33,6 +40,14 @@ async def database(database_url: str) -> AsyncIterator[Database]:
         yield database
 
 
+@pytest.fixture
+async def postgrest(database: Database) -> AsyncIterator[Postgrest]:
+    """A stand-in for PostgREST over the tables of this test's database, which belong together."""
+    await query(database, FOREIGN_KEY)
+    async with open_postgrest(database, key=REST_KEY) as postgrest:
+        yield postgrest
+
+
 async def query(on: Database | Transaction, sql: str, *arguments: Any) -> Sequence[Any]:
     return await on.fetch(Statement("test", sql), *arguments)
 
@@ -46,11 +61,11 @@ async def add_mentor(
     on: Database | Transaction,
     *,
     id: UUID | None = None,
-    status: str = "active",
+    status: str | None = "active",
     age: int = 100,
     last_activity: int | None = 0,
     activities: int = 1,
-    assignment: str = "active",
+    assignment: str | None = "active",
     expires_in: int = 60,
 ) -> Mentor:
     """With nothing due, unless it is said otherwise. Everything in days, before today and after it."""
@@ -61,15 +76,21 @@ async def add_mentor(
         "values ($1, $2, $3, now() - make_interval(days => $4))",
         *(mentor.id, mentor.user_id, status, age),
     )
+    await add_assignment(on, mentor.id, assignment, expires_in)
+    if last_activity is not None:
+        await add_activities(on, mentor, activities, last_activity)
+    return mentor
+
+
+async def add_assignment(
+    on: Database | Transaction, mentor_id: UUID, status: str | None = "active", expires_in: int = 60
+) -> None:
     await query(
         on,
         "insert into public.assignments (id, mentor_id, status, expires_at) "
         "values (gen_random_uuid(), $1, $2, (now() at time zone 'utc')::date + $3::int)",
-        *(mentor.id, assignment, expires_in),
+        *(mentor_id, status, expires_in),
     )
-    if last_activity is not None:
-        await add_activities(on, mentor, activities, last_activity)
-    return mentor
 
 
 async def add_activities(
