@@ -24,7 +24,7 @@ from tests.tick.conftest import EXTENSIONS, HOW
 from tests.tick.pg_net_worker import work_off
 from tests.tick.ticking import Ticking, Way, fetch, make_ticking, run_file, run_script
 from tests.transports.conftest import Serve
-from tests.transports.scripted_server import Peer, Script
+from tests.transports.scripted_server import PATIENCE, Peer, Script
 
 MakeTicking = Callable[..., Awaitable[Ticking]]
 
@@ -251,7 +251,8 @@ async def test_over_plpython3u_an_answer_that_drips_is_given_up_when_the_time_is
     ticking: MakeTicking, serve: Serve, head: bytes, drop: bytes
 ) -> None:
     server = await serve(drips(head, drop))
-    invocation = await (await ticking(server.url, timeout_ms=200)).tick()
+    with trio.fail_after(PATIENCE):
+        invocation = await (await ticking(server.url, timeout_ms=200)).tick()
     assert (invocation.status_code, invocation.error) == (None, "timeout")
     await server.wait_connections(1)  # closed
 

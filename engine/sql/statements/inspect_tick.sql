@@ -24,4 +24,5 @@ select (select e.extversion from pg_extension e where e.extname = 'pg_cron') as 
                   and c.relname = 'decrypted_secrets'
                   and o.rolsuper) as vault,
        to_regprocedure('scheduler.invoke(text[])') is not null as is_migrated,
-       current_setting('cron.database_name', true) as cron_database
+       -- current_setting() would be refused to who is no superuser.
+       (select s.setting from pg_settings s where s.name = 'cron.database_name') as cron_database
