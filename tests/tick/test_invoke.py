@@ -430,6 +430,10 @@ async def test_a_trigger_that_somebody_left_on_pg_nets_queue_is_named(
     await run_script(database, "drop function public.look cascade; drop role stranger")
 
 
+PLANS_SHOWN = [
+    f"alter function scheduler.invoke reset debug_print_{what}" for what in ("parse", "rewritten", "plan")
+]
+
 STOLEN = Statement("stolen", "select array_agg(secret) from pg_temp.stolen")
 
 # Whoever may create a schema makes one that bears the name, and takes what comes.
@@ -501,6 +505,26 @@ async def test_a_domain_of_the_callers_own_named_text_does_not_see_the_secret(
         await execute(cron, "select scheduler.invoke()")
         [(stolen,)] = [tuple(row) for row in await cron.fetch(STOLEN)]
     assert (ticks.secret in (stolen or [])) is is_stolen
+
+
+@pytest.mark.parametrize("way", ["pg_net"])
+@pytest.mark.parametrize(
+    ("before", "is_shown"), [([], False), (PLANS_SHOWN, True)], ids=["as it is", "control"]
+)
+async def test_a_caller_who_has_the_plans_shown_does_not_find_the_secret_in_one(
+    ticking: MakeTicking, postgres_cluster: EmbeddedPostgres, before: list[str], is_shown: bool
+) -> None:
+    ticks = await ticking("http://127.0.0.1:1/run")
+    async with logged_in_as(ticks.database, "scheduler_cron", before=before) as cron:
+        for what in ("parse", "rewritten", "plan"):
+            await execute(cron, f"set local debug_print_{what} = on")
+        await execute(cron, "select scheduler.invoke()")
+    # With `client_min_messages = log`, the caller is sent what the log has.
+    log = " ".join((postgres_cluster.folder / "log").read_text().split())
+    assert "DETAIL: {PLANNEDSTMT" in log
+    # A plan shows bytes as numbers, and those of a compressed constant in pieces.
+    pieces = [ticks.secret[at : at + 6].encode() for at in range(len(ticks.secret) - 5)]
+    assert any(" ".join(map(str, piece)) in log for piece in pieces) is is_shown
 
 
 @over_plpython3u

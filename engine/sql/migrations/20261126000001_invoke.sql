@@ -147,6 +147,10 @@ returns bigint
 language plpgsql volatile security definer
 -- pg_temp is searched first unless it is named: for types too, and a caller's domain `text` saw the secret.
 set search_path = pg_catalog, pg_temp
+-- The caller may have plans sent to itself, and the secret is a constant in one.
+set debug_print_parse = off
+set debug_print_rewritten = off
+set debug_print_plan = off
 as $$
 declare
   settings scheduler.settings;
