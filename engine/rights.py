@@ -16,6 +16,7 @@ _SET_SERVICE_PASSWORD = load_statement("set_service_password")
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 _UNDEFINED_OBJECT = "42704"
+_UNDEFINED_TABLE = "42P01"
 
 
 async def grant_rights(database: Database) -> list[str]:
@@ -29,6 +30,11 @@ async def grant_rights(database: Database) -> list[str]:
     try:
         return [row["done"] for row in await database.fetch(_GRANT_RIGHTS)]
     except StatementFailed as error:
+        if error.sqlstate == _UNDEFINED_TABLE:
+            raise MigrationError(
+                "One of the views scheduler.mentors, scheduler.assignments and scheduler.activities is missing; make "
+                "it again, then run `scenario-scheduler migrate`."
+            ) from error
         if error.sqlstate != _INSUFFICIENT_PRIVILEGE:
             raise
         raise MigrationError(

@@ -37,16 +37,12 @@ _UNSCHEDULE_TICK = load_statement("unschedule_tick")
 _UNSCHEDULE_PURGE = load_statement("unschedule_purge")
 _FORGET_TICK = load_statement("forget_tick")
 
-_NO_PLPYTHON3U = (
-    "plpython3u is not installed on the server; on Debian it is the package postgresql-plpython3-<major>."
-)
-
 _SENTENCES = {
     "23514": "The URL must be https, or http to this machine, in ASCII, without a user part and without '@'.",
     "42501": "The role may not do this; let SCHEDULER_ADMIN_DATABASE_URL name a superuser, or on Supabase "
     "postgres.",
-    "58P01": _NO_PLPYTHON3U,
-    "0A000": _NO_PLPYTHON3U,
+    "0A000": "plpython3u is not installed on the server; on Debian it is the package "
+    "postgresql-plpython3-<major>.",
 }
 
 

@@ -166,6 +166,12 @@ async def test_a_materialized_view_does_not_have_what_it_was_made_from_opened(on
     assert await value(one_mentor, readable) is False
 
 
+async def test_a_view_that_is_gone_is_missed_in_a_sentence(database: Database) -> None:
+    await run_script(database, "drop view scheduler.activities")
+    with pytest.raises(MigrationError, match=r"scheduler\.activities is missing; make"):
+        await grant_rights(database)
+
+
 async def test_nothing_but_reading_is_granted(database: Database) -> None:
     await grant_rights(database)
     granted = await query(

@@ -327,7 +327,8 @@ async def test_over_pg_net_the_next_tick_brings_the_answer_to_the_last_one(
     [
         ("invoked_at", True),
         ("invoked_at + interval '9 minutes'", True),
-        ("invoked_at - interval '1 second'", False),
+        ("invoked_at - interval '0.9 seconds'", True),
+        ("invoked_at - interval '1.1 seconds'", False),
         ("invoked_at + interval '10 minutes'", False),
     ],
 )

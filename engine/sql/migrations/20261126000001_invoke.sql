@@ -111,7 +111,8 @@ end $$;
 
 -- Copy the answers that pg_net has by this time, before it forgets them.
 --
--- pg_net's counter begins again after a crash, so a request is known by its number and its time.
+-- pg_net's counter begins again after a crash, so a request is known by its number and its time: that of the answer
+-- is when pg_net began to look for requests, which a quick tick can be a moment behind.
 create function scheduler.record_answers()
 returns void
 language plpgsql volatile
@@ -131,7 +132,7 @@ begin
    where i.answered_at is null
      and i.request_id = r.id
      and i.invoked_at > now() - interval '6 hours'
-     and r.created >= i.invoked_at
+     and r.created >= i.invoked_at - interval '1 second'
      and r.created < i.invoked_at + interval '10 minutes';
 end $$;
 
