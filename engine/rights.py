@@ -32,8 +32,8 @@ async def grant_rights(database: Database) -> list[str]:
     except StatementFailed as error:
         if error.sqlstate == _UNDEFINED_TABLE:
             raise MigrationError(
-                "One of the views scheduler.mentors, scheduler.assignments and scheduler.activities is missing; make "
-                "it again, then run `scenario-scheduler migrate`."
+                "Of the views scheduler.mentors, scheduler.assignments, scheduler.activities one is missing; "
+                "make it again, then run `scenario-scheduler migrate`."
             ) from error
         if error.sqlstate != _INSUFFICIENT_PRIVILEGE:
             raise

@@ -168,7 +168,7 @@ async def test_a_materialized_view_does_not_have_what_it_was_made_from_opened(on
 
 async def test_a_view_that_is_gone_is_missed_in_a_sentence(database: Database) -> None:
     await run_script(database, "drop view scheduler.activities")
-    with pytest.raises(MigrationError, match=r"scheduler\.activities is missing; make"):
+    with pytest.raises(MigrationError, match=r"scheduler\.activities one is missing; make"):
         await grant_rights(database)
 
 
