@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
+import trio
 
 from engine import (
     MigrationError,
@@ -19,7 +20,7 @@ from engine import (
 )
 from engine.database import Database, open_database
 from tests.attempts import REFUSED, execute, logged_in_as, sqlstate_of
-from tests.postgres.conftest import add_mentor, query, value
+from tests.postgres.conftest import add_mentor, query, value, wait_until_blocked
 
 VIEWS = ("scheduler.mentors", "scheduler.assignments", "scheduler.activities")
 TABLES = ("public.peer_mentors", "public.assignments", "public.activities")
@@ -97,6 +98,22 @@ async def test_granting_twice_changes_nothing_the_second_time(database: Database
     await close_by_row(database)
     assert len(await grant_rights(database)) == 3
     assert await grant_rights(database) == []
+
+
+async def test_of_two_at_once_the_second_finds_granted_what_the_first_has_granted(database: Database) -> None:
+    await close_by_row(database)
+    await run_script(database, "revoke all on public.activities from scheduler_owner")
+    second: list[str] | None = None
+
+    async def grant_second() -> None:
+        nonlocal second
+        second = await grant_rights(database)
+
+    async with trio.open_nursery() as nursery, database.open_transaction() as transaction:
+        assert len(await query(transaction, "select scheduler.grant_rights()")) == 4
+        nursery.start_soon(grant_second)
+        await wait_until_blocked(database)
+    assert second == []
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ declare
   source record;
   policy text;
 begin
+  -- The lock of the migrations: of two grants on one table at once, the second fails.
+  perform pg_advisory_xact_lock(2026112300);
   for view in
     select c.oid::regclass as relation,
            c.relkind = 'v' and c.relowner <> 'scheduler_owner'::regrole as is_foreign,
