@@ -15,8 +15,9 @@ from engine.errors import EmbeddedPostgresError
 from engine.migrations import migrate
 from engine.statements import Statement
 from tests.end_to_end.conftest import start_service
+from tests.transports.conftest import authority, certify, serve
 
-__all__ = ["start_service"]
+__all__ = ["authority", "certify", "serve", "start_service"]
 
 DEBIAN = "/usr/lib/postgresql/15/bin"
 EXTENSIONS = Path("/usr/share/postgresql/15/extension")
@@ -32,6 +33,13 @@ WITH_CRON = {
 
 
 OpenCronPostgres = Callable[[], AbstractContextManager[EmbeddedPostgres]]
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """Migrated, with the example tables, empty; without pg_cron."""
+    async with open_database(database_url) as database:
+        yield database
 
 
 def find_cron_postgres() -> OpenCronPostgres:
