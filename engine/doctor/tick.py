@@ -86,7 +86,9 @@ async def check_timeout(installation: Installation) -> Outcome:
 async def check_vault(installation: Installation) -> Outcome:
     status = await installation.tick_status()
     if not status.vault:
-        return holds("there is none here; scheduler.settings keeps the secret, which its owner alone reads")
+        return holds(
+            "there is none here; scheduler.fallback_secret keeps the secret, which its owner alone reads"
+        )
     mend = f"{_INSTALL} again, as a role that may grant the use of the schema vault"
     try:
         async with installation.open_as_owner() as transaction:
@@ -94,9 +96,11 @@ async def check_vault(installation: Installation) -> Outcome:
     except StatementFailed as error:
         if error.sqlstate != _INSUFFICIENT_PRIVILEGE:
             raise
-        return broken("scheduler_owner may not read it, so that the secret lies in scheduler.settings", mend)
+        return broken(
+            "scheduler_owner may not read it, so that the secret lies in scheduler.fallback_secret", mend
+        )
     if not row["is_there"] or status.has_fallback_secret:
-        return broken("it is here, and the secret lies in scheduler.settings all the same", mend)
+        return broken("it is here, and the secret lies in scheduler.fallback_secret all the same", mend)
     return holds("it keeps the secret")
 
 

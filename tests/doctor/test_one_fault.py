@@ -410,7 +410,7 @@ FAULTS = {
     ),
     "a Vault that is not used": Fault(
         "Vault",
-        "the secret lies in scheduler.settings all the same",
+        "the secret lies in scheduler.fallback_secret all the same",
         VAULT + "grant usage on schema vault to scheduler_owner; "
         "grant select on vault.decrypted_secrets to scheduler_owner",
         "drop schema vault cascade",
@@ -418,14 +418,14 @@ FAULTS = {
     "another secret": Fault(
         "secret",
         "the tick has another than the service",
-        "update scheduler.settings set fallback_secret = repeat('ab', 32)",
-        f"update scheduler.settings set fallback_secret = '{SECRET}'",
+        "update scheduler.fallback_secret set secret = repeat('ab', 32)",
+        f"update scheduler.fallback_secret set secret = '{SECRET}'",
     ),
     "no secret": Fault(
         "secret",
         "the tick has none",
-        "update scheduler.settings set fallback_secret = null",
-        f"update scheduler.settings set fallback_secret = '{SECRET}'",
+        "delete from scheduler.fallback_secret",
+        f"insert into scheduler.fallback_secret (secret) values ('{SECRET}')",
     ),
     "a trigger engine that may not be called": Fault(
         "trigger engine",
