@@ -180,6 +180,14 @@ begin
     end loop;
   end loop;
 
+  -- Where everybody's right to connect was taken away.
+  foreach reader in array '{scheduler_service, scheduler_cron}'::text[] loop
+    if not has_database_privilege(reader, current_database(), 'connect') then
+      execute format('grant connect on database %I to %I', current_database(), reader);
+      return next format('%s connects to %s', reader, current_database());
+    end if;
+  end loop;
+
   -- Made by `migrate` itself, not by a migration.
   if to_regclass('scheduler.migrations') is not null
      and not has_table_privilege('scheduler_service', 'scheduler.migrations', 'select') then
