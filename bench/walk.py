@@ -70,7 +70,7 @@ def greedy_floor(latencies: Sequence[float], in_flight: int) -> float:
 @contextmanager
 def trigger_engine_process(latency: str) -> Iterator[str]:
     """A stand-in trigger engine in a process of its own. Yields its URL."""
-    command = [sys.executable, "-m", "bench.trigger_engine", latency]
+    command = [sys.executable, "-m", "bench.trigger_engine_process", latency]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
