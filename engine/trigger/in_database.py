@@ -20,7 +20,8 @@ _EVALUATE = load_statement("evaluate")
 _EVALUATE_AND_COUNT = load_statement("evaluate_and_count")
 
 # Calls of `scheduler.evaluate` at once, of a run and of those who come over HTTP each: more than two to four
-# only contend with one another for the same processors (11 us a mentor at two to four, on two cores), and
+# only contend with one another for the same processors (11 us a mentor at two to four, on two cores; of the
+# processors' time, two take as much as five), and
 # every one costs the user's Postgres a connection.
 EVALUATIONS_AT_ONCE = 4
 

@@ -1,5 +1,9 @@
 -- The scenarios and scheduler.evaluate as they were, for less of the server's time. Nobody is due for other reasons,
 -- and nothing goes out twice, for the reasons given where these functions were first made.
+--
+-- `array(select unnest(mentor_ids))` hides from the planner what the array holds: it would look at each id once for
+-- every index that might serve, 0.6 ms a chunk on Postgres 18. On 15 the figures that it arrives at talk it into
+-- visiting the table instead of the index alone, 2 of 18 ms.
 
 -- No activity for params.days; a mentor newer than that is not due. One look at the last activity says whether, and
 -- what to tell: 5.9 ms for 2,000 of a million mentors, where two looks took 6.5.
@@ -16,11 +20,42 @@ as $$
               and a.activity_date is not null
             order by a.activity_date desc
             limit 1) latest on true
-   where m.id = any (mentor_ids)
+   where m.id = any (array(select unnest(mentor_ids)))
      and m.status = 'active'
      -- A mentor whose age is not known is not a new one.
      and (m.created_at < as_of - make_interval(days => (params ->> 'days')::int)) is not false
      and (latest.activity_date >= (as_of at time zone 'utc')::date - (params ->> 'days')::int) is not true
+$$;
+
+-- The highest of params.counts that was reached, unless it or a higher one was notified before.
+create or replace function scheduler.scenario_milestone(mentor_ids uuid[], as_of timestamptz, params jsonb)
+returns table (mentor_id uuid, user_id uuid, payload jsonb)
+language sql stable
+as $$
+  select m.id, m.user_id, jsonb_build_object('milestone', reached.milestone)
+    from scheduler.mentors m
+   -- Counts no further than matters: a mentor with ten thousand activities costs no more than one with fifty.
+   cross join lateral (
+           select count(*) as activities
+             from (select
+                     from scheduler.activities a
+                    where a.user_id = m.user_id
+                    limit (select max(c::int) from jsonb_array_elements_text(params -> 'counts') c)) a) counted
+   cross join lateral (
+           select max(c::int) as milestone
+             from jsonb_array_elements_text(params -> 'counts') c
+            where c::int <= counted.activities) reached
+   where m.id = any (array(select unnest(mentor_ids)))
+     and m.status = 'active'
+     -- Implied by the next line, and checked before the counts are gone through for this mentor.
+     and counted.activities >= (select min(c::int) from jsonb_array_elements_text(params -> 'counts') c)
+     and reached.milestone is not null
+     and not exists (select
+                       from scheduler.notifications n
+                      where n.user_id = m.user_id
+                        and n.scenario_type = 'milestone'
+                        and (n.payload ->> 'milestone')::int >= reached.milestone
+                     offset 0)
 $$;
 
 -- An active assignment ends within params.days, today included; the soonest of them. Begins with the assignments,
@@ -33,7 +68,7 @@ as $$
   select m.id, m.user_id, jsonb_build_object('expires_at', ending.soonest)
     from (select a.mentor_id, min(a.expires_at) as soonest
             from scheduler.assignments a
-           where a.mentor_id = any (mentor_ids)
+           where a.mentor_id = any (array(select unnest(mentor_ids)))
              and a.status = 'active'
              and a.expires_at >= (as_of at time zone 'utc')::date
              and a.expires_at <= (as_of at time zone 'utc')::date + (params ->> 'days')::int
