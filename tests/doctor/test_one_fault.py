@@ -25,12 +25,14 @@ class Fault:
 
 
 LATEST = "where version = '20261126000002'"
-UNINDEXED = (
-    "alter table public.peer_mentors drop constraint peer_mentors_pkey; drop index peer_mentors_status_id;"
-)
+UNINDEXED = """
+    alter table public.peer_mentors drop constraint peer_mentors_pkey;
+    drop index peer_mentors_status_id_with_user_id_created_at;
+"""
 INDEXED = """
     alter table public.peer_mentors add primary key (id);
-    create index peer_mentors_status_id on public.peer_mentors (status, id);
+    create index peer_mentors_status_id_with_user_id_created_at
+      on public.peer_mentors (status, id) include (user_id, created_at);
 """
 OWNER_READS = "create policy everything on public.peer_mentors for select to scheduler_owner using (true);"
 # A scenario of one's own, which looks something up for each mentor.
