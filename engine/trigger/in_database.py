@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import trio
@@ -59,18 +61,21 @@ class InDatabaseTriggerEngine:
         scenario_types: Sequence[str] | None,
         dry_run: bool,
         run_id: UUID | None,
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> list[MentorResult]:
         """Evaluate these mentors; those with nothing due are not in the answer.
 
         `scenario_types` None: every enabled one. `run_id` None: no retry of this call can be told from
-        another call. Raises DatabaseUnavailable, and StatementFailed with 22023 for a scenario type that
-        does not exist.
+        another call. `overrides` only with `dry_run`. Raises DatabaseUnavailable, and StatementFailed with
+        22023 for a scenario type that does not exist, or overrides that can't be used.
 
         **Cancellation:** ends the call on the server; it either took effect as a whole or not at all.
         """
         # The caller knows how long an invocation may take.
         rows = await self._database.fetch(
-            *(_EVALUATE, mentor_ids, scenario_types, dry_run, run_id), answer_within=math.inf
+            *(_EVALUATE, mentor_ids, scenario_types, dry_run, run_id),
+            None if overrides is None else json.dumps(overrides),
+            answer_within=math.inf,
         )
         return [MentorResult(*row) for row in rows]
 
@@ -92,6 +97,7 @@ class _Session:
                     scenario_types=self._context.scenario_types,
                     dry_run=self._context.dry_run,
                     run_id=self._context.run_id,
+                    overrides=self._context.overrides,
                 )
             except DatabaseUnavailable:
                 # A restart of Postgres costs no mentor an error: the invocation's time-out ends the waiting.
