@@ -21,7 +21,10 @@ _LIST_SCENARIOS = load_statement("list_scenarios")
 _TRY_OVERRIDES = load_statement("try_overrides")
 
 _INVALID_PARAMETER_VALUE = "22023"
-_DATA_EXCEPTION = "22"
+
+# What Postgres says of a value that is not of its type, or out of its range. Not a division by zero and the like,
+# which may be one mentor's: a dry run counts it as that mentor's error.
+_UNUSABLE_VALUE = ("22003", "22007", "22008", "22P02")
 
 _COOLDOWN = "cooldown"
 
@@ -50,7 +53,7 @@ async def read_overrides(
             raise InvalidOverride(
                 "A cooldown is an interval of a day or more, such as 3d, 36h or '2 weeks'."
             ) from None
-        if error.sqlstate.startswith(_DATA_EXCEPTION):
+        if error.sqlstate in _UNUSABLE_VALUE:
             names = ", ".join(assignments)
             raise InvalidOverride(
                 f"A scenario can't be evaluated with {names} (SQLSTATE {error.sqlstate}); try another value."

@@ -65,7 +65,8 @@ def describe(explanation: Explanation) -> Iterator[str]:
     if visit is None:
         yield "No walk has passed its id lately."
     else:
-        yield f"The last walk past its id was that of the run {visit.run_id}, begun {_local(visit.started_at)}."
+        began = _local(visit.started_at)
+        yield f"The last walk past its id was that of the run {visit.run_id}, begun {began}."
     yield from explanation.remarks
     if not explanation.scenarios:
         yield "There is no scenario."
@@ -96,7 +97,8 @@ def _sentences(scenario: ScenarioExplanation) -> Iterator[str]:
         yield "Another scenario fails for this mentor, and all are evaluated together."
     facts = scenario.facts or {}
     if "words" in facts:
-        yield str(facts["words"])
+        words = facts["words"]
+        yield from map(str, words if isinstance(words, list) else [words])
     elif facts:
         yield f"Facts: {json.dumps(facts)}, with {params}."
     else:

@@ -128,7 +128,7 @@ async def count_notifications(on: Database | Transaction) -> int:
 
 
 async def fingerprint(on: Database | Transaction) -> dict[str, str]:
-    """Of every table and sequence, ours and the user's: its rows, with what a write or a row lock leaves on them."""
+    """Of every table and sequence: its rows, with what a write or a row lock leaves on them."""
     relations = await query(
         on,
         "select c.oid::regclass::text as name, c.relkind = 'S' as is_sequence from pg_class c "

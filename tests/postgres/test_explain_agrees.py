@@ -1,4 +1,4 @@
-"""What `explain` and a dry run say is what a real run then does: random mentors, histories and configurations."""
+"""What `explain` and a dry run say is what a real run then does: random mentors and configurations."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ create function scheduler.scenario_quirky(mentor_ids uuid[], as_of timestamptz, 
 returns table (mentor_id uuid, user_id uuid, payload jsonb)
 language sql stable
 as $$
-  select m.id, m.user_id, jsonb_build_object('ratio', 12 / ((params ->> 'fails_at')::int - counted.activities))
+  select m.id,
+         m.user_id,
+         jsonb_build_object('ratio', 12 / ((params ->> 'fails_at')::int - counted.activities))
     from scheduler.mentors m
-   cross join lateral (select count(*) from scheduler.activities a where a.user_id = m.user_id) counted(activities)
+   cross join lateral (
+           select count(*) from scheduler.activities a where a.user_id = m.user_id) counted(activities)
    where m.id = any (mentor_ids)
      and counted.activities % 2 = 1
 $$;
@@ -97,7 +100,9 @@ mentors = st.fixed_dictionaries(
         ),
         "activities": st.lists(st.integers(-2, 25), max_size=6),
         "cooldowns": st.dictionaries(st.sampled_from(TYPES), hours),
-        "sent": st.lists(st.tuples(st.sampled_from(TYPES), hours, st.sampled_from([None, 1, 2, 4])), max_size=4),
+        "sent": st.lists(
+            st.tuples(st.sampled_from(TYPES), hours, st.sampled_from([None, 1, 2, 4])), max_size=4
+        ),
     }
 )
 cooldowns = st.sampled_from(["1 day", "30 hours", "3 days", "7 days", "1 mon", "9 years"])
@@ -136,7 +141,9 @@ async def fill(database: Database, world: list[dict[str, Any]], configuration: d
         rows[0].append({"id": str(id), "user_id": user_id, "status": mentor["status"], "age": mentor["age"]})
         rows[1] += [whose | {"status": status, "expires_in": end} for status, end in mentor["assignments"]]
         rows[2] += [whose | {"days_ago": ago} for ago in mentor["activities"]]
-        rows[3] += [whose | {"scenario_type": each, "hours_ago": h} for each, h in mentor["cooldowns"].items()]
+        rows[3] += [
+            whose | {"scenario_type": each, "hours_ago": h} for each, h in mentor["cooldowns"].items()
+        ]
         rows[4] += [
             whose | {"scenario_type": each, "hours_ago": h, "milestone": told}
             for each, h, told in mentor["sent"]
@@ -176,7 +183,9 @@ async def answer(database: Database, mentor_id: UUID, *, dry_run: bool) -> dict[
     try:
         answers = await evaluate(database, [mentor_id], dry_run=dry_run)
     except StatementFailed:
-        rows = await query(database, "select scenario_type, enabled from scheduler.scenario_evaluation_config")
+        rows = await query(
+            database, "select scenario_type, enabled from scheduler.scenario_evaluation_config"
+        )
         enabled = sorted(row["scenario_type"] for row in rows if row["enabled"])
         return {Outcome.DISPATCHED: [], Outcome.SUPPRESSED: [], Outcome.ERROR: enabled}
     dispatched, suppressed = answers.get(mentor_id, ([], []))

@@ -2,8 +2,8 @@
 --
 -- A scenario may have, beside its function, one that tells what was compared with what:
 -- scheduler.explain_<type>(mentor_id uuid, as_of timestamptz, params jsonb) returns jsonb, an object of facts of
--- any names. One of the name `words` is shown to people as it is, in place of the others. Only its payload is
--- told of a scenario without such a function.
+-- any names. One of the name `words`, a sentence or a list of them, is shown to people in place of the others. Of a
+-- scenario without such a function only its payload is told.
 
 create function scheduler.explain_inactivity(mentor_id uuid, as_of timestamptz, params jsonb)
 returns jsonb
@@ -14,16 +14,18 @@ as $$
            'none_since', wanted.first_day,
            'mentor_since', m.created_at,
            'older_than', wanted.first_instant,
-           'words', format(
-             '%s; %s. Due without an activity since %s (%s days ago), for a mentor from before then.',
-             case
-               when seen.last_activity is null then 'No activity'
-               else format('The last activity was on %s', seen.last_activity)
-             end,
-             coalesce(format('a mentor since %s', (m.created_at at time zone 'utc')::date),
-                      'since when a mentor is not known, which counts as long enough'),
-             wanted.first_day,
-             params ->> 'days'))
+           'words', jsonb_build_array(
+             format('%s; %s.',
+                    case
+                      when seen.last_activity is null then 'No activity'
+                      else format('The last activity was on %s', seen.last_activity)
+                    end,
+                    case
+                      when m.created_at is null then 'since when a mentor is not known, which counts as long enough'
+                      else format('a mentor since %s', (m.created_at at time zone 'utc')::date)
+                    end),
+             format('Due without an activity since %s (%s days ago), for a mentor from before then.',
+                    wanted.first_day, params ->> 'days')))
     from scheduler.mentors m
    cross join lateral (
            select max(a.activity_date) from scheduler.activities a where a.user_id = m.user_id) seen(last_activity)
@@ -42,14 +44,14 @@ as $$
            'counts', params -> 'counts',
            'reached', goal.reached,
            'highest_told', told.highest,
-           'words', format(
-             'Activities: %s. Of the counts %s, the highest reached is %s, and the highest told is %s. '
-             'Due when the one reached is higher than the one told.',
-             counted.activities,
-             (select coalesce(string_agg(c, ', ' order by c::int), 'none')
-                from jsonb_array_elements_text(params -> 'counts') c),
-             coalesce(goal.reached::text, 'none'),
-             coalesce(told.highest::text, 'none')))
+           'words', jsonb_build_array(
+             format('Activities: %s. Of the counts %s, the highest reached is %s, and the highest told is %s.',
+                    counted.activities,
+                    (select coalesce(string_agg(c, ', ' order by c::int), 'none')
+                       from jsonb_array_elements_text(params -> 'counts') c),
+                    coalesce(goal.reached::text, 'none'),
+                    coalesce(told.highest::text, 'none')),
+             'Due when the one reached is higher than the one told.'))
     from scheduler.mentors m
    cross join lateral (
            select count(*) from scheduler.activities a where a.user_id = m.user_id) counted(activities)
@@ -72,14 +74,12 @@ as $$
   select jsonb_build_object(
            'soonest_end', ending.soonest,
            'until', wanted.last_day,
-           'words', format(
-             '%s. Due when one ends by %s (within %s days).',
+           'words', jsonb_build_array(
              case
-               when ending.soonest is null then 'No active assignment ends today or later'
-               else format('The next active assignment to end does so on %s', ending.soonest)
+               when ending.soonest is null then 'No active assignment ends today or later.'
+               else format('The next active assignment to end does so on %s.', ending.soonest)
              end,
-             wanted.last_day,
-             params ->> 'days'))
+             format('Due when one ends by %s (within %s days).', wanted.last_day, params ->> 'days')))
     from scheduler.mentors m
    cross join lateral (
            select min(a.expires_at)

@@ -3,8 +3,8 @@
 -- $1 scenario_types text[]  those that are overridden
 -- $2 overrides      jsonb   as scheduler.evaluate takes them
 --
--- Returns nothing that matters. Fails with 22023 for what scheduler.evaluate refuses, and with another code of class
--- 22 for a value that a scenario's function can't use.
+-- Returns nothing that matters. Fails with 22023 for what scheduler.evaluate refuses, and with another code for
+-- what a scenario's function can't do: for its value, or for this mentor.
 select count(*)
   from scheduler.evaluate(
          array(select m.id from scheduler.mentors m where m.status = 'active' and m.user_id is not null limit 1),
