@@ -22,7 +22,7 @@ _TRY_OVERRIDES = load_statement("try_overrides")
 
 _INVALID_PARAMETER_VALUE = "22023"
 
-# What Postgres says of a value that is not of its type, or out of its range. Not a division by zero and the like,
+# What Postgres says of a value that is not of its type, or out of its range. Not a division by zero, say,
 # which may be one mentor's: a dry run counts it as that mentor's error.
 _UNUSABLE_VALUE = ("22003", "22007", "22008", "22P02")
 
