@@ -1,6 +1,8 @@
 """This folder is the scheduler without its web layer: open one, start a run, await its summary."""
 
 from engine.database import Database, open_database
+from engine.doctor.examine import examine
+from engine.doctor.finding import Finding
 from engine.embedded import find_binaries, open_embedded_postgres
 from engine.errors import (
     ConfigurationError,
@@ -53,6 +55,7 @@ __all__ = [
     "DryRunUnsupported",
     "EmbeddedPostgresError",
     "Explanation",
+    "Finding",
     "Freshness",
     "InDatabaseTriggerEngine",
     "InvalidOverride",
@@ -82,6 +85,7 @@ __all__ = [
     "Visit",
     "diagnose",
     "enabled_scenario_types",
+    "examine",
     "find_binaries",
     "find_run",
     "grant_rights",

@@ -128,8 +128,10 @@ class Database:
         )
 
     @asynccontextmanager
-    async def open_transaction(self) -> AsyncIterator[Transaction]:
-        """Commits when the block ends, rolls back when it raises. Raises as `fetch`, without a time-out.
+    async def open_transaction(self, *, kept: bool = True) -> AsyncIterator[Transaction]:
+        """Commits when the block ends, rolls back when it raises, or in any case if it is not to be kept.
+
+        Raises as `fetch`, without a time-out.
 
         **Cancellation:** rolled back, within RELEASE_TIMEOUT.
         """
@@ -140,7 +142,8 @@ class Database:
             transaction = Transaction(self._loop, connection)
             await transaction.execute(Statement("begin", "begin"))
             yield transaction
-            await transaction.execute(Statement("commit", "commit"))
+            end = "commit" if kept else "rollback"
+            await transaction.execute(Statement(end, end))
             give_back = self._release
         finally:
             with trio.CancelScope(shield=True):

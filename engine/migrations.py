@@ -35,7 +35,8 @@ OLDEST_POSTGRES = 15
 # What a refusal means: migrating makes roles, owns a schema and grants rights on the user's tables.
 WHO_MIGRATES = (
     "Let SCHEDULER_ADMIN_DATABASE_URL name a superuser, or a role with CREATEROLE that may create in this "
-    "database and owns the tables to be read (on Supabase: postgres)."
+    "database and owns the tables to be read (on Supabase: postgres). Where another database of the server "
+    "has made scheduler_owner, scheduler_service and scheduler_cron, who made them has to grant them to it."
 )
 
 _LOCK = load_statement("lock_migrations")

@@ -16,19 +16,25 @@ _SET_SERVICE_PASSWORD = load_statement("set_service_password")
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 _UNDEFINED_OBJECT = "42704"
+_UNDEFINED_TABLE = "42P01"
 
 
 async def grant_rights(database: Database) -> list[str]:
     """Let the scheduler's owner read the user's tables through the three views. Safe to repeat.
 
-    Returns a line for each right that was not there yet. To be run again when a view was replaced, or when
-    row-level security was turned on. Raises MigrationError, DatabaseUnavailable.
+    Returns a line for each right that was not there yet, and for what it can't mend. To be run again when a
+    view was replaced, or when row-level security was turned on. Raises MigrationError, DatabaseUnavailable.
 
     **Cancellation:** all was granted, or nothing.
     """
     try:
         return [row["done"] for row in await database.fetch(_GRANT_RIGHTS)]
     except StatementFailed as error:
+        if error.sqlstate == _UNDEFINED_TABLE:
+            raise MigrationError(
+                "Of the views scheduler.mentors, scheduler.assignments, scheduler.activities one is missing; "
+                "make it again, then run `scenario-scheduler migrate`."
+            ) from error
         if error.sqlstate != _INSUFFICIENT_PRIVILEGE:
             raise
         raise MigrationError(

@@ -248,6 +248,20 @@ def make_service_url() -> None:
 
 
 @commands.command()
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON, alone on standard output.")
+def doctor(as_json: bool) -> None:
+    """Does all that the service needs hold? One line per check, with its mend; exit code 0 only if all do.
+
+    Run it where the service runs, with the service's settings, and with SCHEDULER_ADMIN_DATABASE_URL for what
+    the service may not see. It begins no run and sends no notification.
+    """
+    from web.doctor import run_doctor
+
+    configure_logging(logging.ERROR)
+    sys.exit(0 if run_doctor(as_json=as_json) else PARTIAL_OR_FAILED)
+
+
+@commands.command()
 def secret() -> None:
     """Make a secret, for SCHEDULER_SECRET or SCHEDULER_OPERATOR_TOKEN: 256 random bits in hex."""
     click.echo(secrets.token_hex(32))

@@ -12,7 +12,7 @@ create or replace function scheduler.post_and_wait(
 language plpython3u volatile
 set search_path = pg_catalog, pg_temp
 as $$
-import http.client, json, time, urllib.parse
+import http.client, io, json, socket, ssl, time, urllib.parse
 
 deadline = time.monotonic() + timeout_ms / 1000
 MOST = 64 * 1024
@@ -25,31 +25,64 @@ def left():
     return seconds
 
 
+# The time-out of a socket is for each part that arrives, and somebody can send an answer, its headers too, byte by
+# byte for ever. Likewise it is for each address of a name.
+class Answer(io.RawIOBase):
+    def __init__(self, connected):
+        self.connected = connected
+
+    def makefile(self, mode):
+        return io.BufferedReader(self)
+
+    def readable(self):
+        return True
+
+    def readinto(self, part):
+        self.connected.settimeout(left())
+        return self.connected.recv_into(part)
+
+
+def connect(host, port):
+    fault = OSError()
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        connected = socket.socket(family, kind, protocol)
+        try:
+            connected.settimeout(left())
+            connected.connect(address)
+            return connected
+        except OSError as error:
+            connected.close()
+            fault = error
+    raise fault
+
+
 connection = None
 status, text, fault = None, None, None
 try:
     where = urllib.parse.urlsplit(url)
-    kinds = {"https": http.client.HTTPSConnection, "http": http.client.HTTPConnection}
-    connection = kinds[where.scheme](where.hostname, where.port, timeout=left())
+    port = where.port or {"https": 443, "http": 80}[where.scheme]
+    # It makes the request; what it is connected to is ours.
+    connection = http.client.HTTPConnection(where.hostname, port)
+    connection.default_port = {"https": 443, "http": 80}[where.scheme]
+    connection.sock = connect(where.hostname, port)
+    if where.scheme == "https":
+        connection.sock.settimeout(left())
+        context = ssl.create_default_context()
+        connection.sock = context.wrap_socket(connection.sock, server_hostname=where.hostname)
+    connection.sock.settimeout(left())
     target = (where.path or "/") + ("?" + where.query if where.query else "")
     connection.request("POST", target, body.encode(), json.loads(headers))
-    connection.sock.settimeout(left())
-    answer = connection.getresponse()
-    status, data = answer.status, b""
-    # Part by part: the time-out of a socket is for each part, and somebody can send them one by one for ever.
-    while len(data) < MOST:
-        if connection.sock is not None:
-            connection.sock.settimeout(left())
-        part = answer.read1(MOST - len(data))
-        if not part:
-            break
+    answer = http.client.HTTPResponse(Answer(connection.sock), method="POST")
+    answer.begin()
+    data = b""
+    while len(data) < MOST and (part := answer.read1(MOST - len(data))):
         data += part
-    text = data.decode("utf-8", "replace").replace("\x00", "")
+    status, text = answer.status, data.decode("utf-8", "replace").replace("\x00", "")
 except TimeoutError:
-    status, text, fault = None, None, "timeout"
+    fault = "timeout"
 except Exception as error:
     # Without the error's own words, which can name what was sent.
-    status, text, fault = None, None, type(error).__name__
+    fault = type(error).__name__
 finally:
     if connection is not None:
         connection.close()

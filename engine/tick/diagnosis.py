@@ -27,18 +27,15 @@ def diagnose(status: TickStatus) -> str | None:
     A single 409 is not wrong: the run before was still under way. Nor is a run that ended partial: the
     service has done what it could, and the next one begins where it stopped.
     """
-    return _not_installed(status) or _not_run(status) or _stopped(status) or _not_answered(status)
+    return diagnose_jobs(status) or diagnose_posting(status) or diagnose_ticks(status)
 
 
-def _not_installed(status: TickStatus) -> str | None:
+def diagnose_jobs(status: TickStatus) -> str | None:
+    """What is wrong with what pg_cron was told to do."""
     if status.pg_cron is None:
         return "pg_cron is not in this database: run `create extension pg_cron`"
     if not status.jobs:
         return "no job ticks this database: run `cron install`"
-    if status.url is None:
-        return "there is a job, but no URL to post to: run `cron install`"
-    if not (status.pg_net or status.plpython3u):
-        return "nothing here can post: run `create extension pg_net`, then `cron install`"
     asleep = [job.name for job in status.jobs if not job.active]
     if asleep:
         return f"the job {asleep[0]} is switched off: run `cron install` again"
@@ -48,6 +45,20 @@ def _not_installed(status: TickStatus) -> str | None:
         if left_out:
             return f"no job ticks the scenario {left_out[0]}: run `cron install --per-scenario` again"
     return None
+
+
+def diagnose_posting(status: TickStatus) -> str | None:
+    """What is missing for a tick to be posted."""
+    if status.url is None:
+        return "there is a job, but no URL to post to: run `cron install`"
+    if not (status.pg_net or status.plpython3u):
+        return "nothing here can post: run `create extension pg_net`, then `cron install`"
+    return None
+
+
+def diagnose_ticks(status: TickStatus) -> str | None:
+    """What came of the ticks: not run, not answered, or not as it should be."""
+    return _not_run(status) or _stopped(status) or _not_answered(status)
 
 
 def _not_run(status: TickStatus) -> str | None:

@@ -19,12 +19,13 @@ from engine.tick.jobs import PURGE, Job
 # behind those of others (five were seen), and the answer's way back.
 PATIENCE = 15.0
 
+_PIN_SEARCH_PATH = load_statement("pin_search_path")
 _INSPECT = load_statement("inspect_tick")
 _SCENARIO_TYPES = load_statement("enabled_scenario_types")
 _KEEP_OUT_OF_LOG = load_statement("keep_parameters_out_of_log")
 _CONFIGURE = load_statement("configure_tick")
 _IN_VAULT = load_statement("keep_secret_in_vault")
-_IN_SETTINGS = load_statement("keep_secret_in_settings")
+_IN_FALLBACK = load_statement("keep_fallback_secret")
 _FORGET_IN_VAULT = load_statement("forget_secret_in_vault")
 _GRANT_TICK_RIGHTS = load_statement("grant_tick_rights")
 _BECOME_OWNER = Statement("become_owner", "set local role scheduler_owner")
@@ -36,16 +37,12 @@ _UNSCHEDULE_TICK = load_statement("unschedule_tick")
 _UNSCHEDULE_PURGE = load_statement("unschedule_purge")
 _FORGET_TICK = load_statement("forget_tick")
 
-_NO_PLPYTHON3U = (
-    "plpython3u is not installed on the server; on Debian it is the package postgresql-plpython3-<major>."
-)
-
 _SENTENCES = {
     "23514": "The URL must be https, or http to this machine, in ASCII, without a user part and without '@'.",
     "42501": "The role may not do this; let SCHEDULER_ADMIN_DATABASE_URL name a superuser, or on Supabase "
     "postgres.",
-    "58P01": _NO_PLPYTHON3U,
-    "0A000": _NO_PLPYTHON3U,
+    "0A000": "plpython3u is not installed on the server; on Debian it is the package "
+    "postgresql-plpython3-<major>.",
 }
 
 
@@ -61,8 +58,8 @@ async def install_tick(
     """Have pg_cron post to the URL as the jobs say; any other job of ours in this database is removed.
 
     `platform_limit` in seconds. Returns a line for each thing done. The secret goes into Vault, where there
-    is one that scheduler_owner can read, else into scheduler.settings, which nobody but that owner reads.
-    Raises TickError, DatabaseUnavailable.
+    is one that scheduler_owner can read, else into a table that nobody but that owner reads. Raises
+    TickError, DatabaseUnavailable.
 
     **Cancellation:** all was done, or nothing.
     """
@@ -78,11 +75,16 @@ async def install_tick(
                 "no pg_net, use --with-plpython3u (the README says what differs)."
             )
         timeout_ms = math.ceil((platform_limit + PATIENCE) * 1000)
-        await transaction.fetch(_KEEP_OUT_OF_LOG)
+        [log] = await transaction.fetch(_KEEP_OUT_OF_LOG)
         [configured] = await transaction.fetch(_CONFIGURE, url, timeout_ms)
         done = [row["done"] for row in await transaction.fetch(_GRANT_TICK_RIGHTS)]
         done.append(f"posts go to {url}, and wait {timeout_ms / 1000:g} s")
         done.append(await _keep_secret(transaction, secret, configured["secret_name"], found))
+        if not log["is_kept_out"]:
+            done.append(
+                "the server's log may hold the secret: it is set to log the parameters of statements "
+                "(log_statement, log_duration), and this role may not switch that off"
+            )
         async with as_cron(transaction):
             names = [job.name for job in jobs]
             removed = await transaction.fetch(_UNSCHEDULE_TICK, names)
@@ -120,8 +122,10 @@ async def remove_tick(database: Database) -> list[str]:
         done = [f"removed the job {row['jobname']}" for row in removed]
         for row in await transaction.fetch(_FORGET_TICK):
             done.append("forgot the URL")
-            if found["vault"] and await transaction.fetch(_FORGET_IN_VAULT, row["secret_name"]):
-                done.append("removed the secret from Vault")
+            if found["vault"]:
+                async with _kept_if_it_works(transaction):  # else it is not this role's to have put there
+                    if await transaction.fetch(_FORGET_IN_VAULT, row["secret_name"]):
+                        done.append("removed the secret from Vault")
     return done
 
 
@@ -129,6 +133,7 @@ async def remove_tick(database: Database) -> list[str]:
 async def _open_transaction(database: Database) -> AsyncIterator[Transaction]:
     try:
         async with database.open_transaction() as transaction:
+            await transaction.fetch(_PIN_SEARCH_PATH)
             yield transaction
     except StatementFailed as error:
         sentence = _SENTENCES.get(error.sqlstate, f"{error} The server's log says more.")
@@ -155,28 +160,29 @@ async def _inspect(transaction: Transaction) -> Any:
 
 async def _keep_secret(transaction: Transaction, secret: str, name: str, found: Any) -> str:
     """Put it where the owner, and nobody else, can read it. Returns what was done."""
+    await transaction.fetch(_IN_FALLBACK, None)
     if found["vault"]:
-        await transaction.fetch(_IN_VAULT, secret, name)
-        await transaction.fetch(_IN_SETTINGS, None)
-        if await _owner_has_a_secret(transaction):
-            return f"the secret is in Vault, as {name}"
-        await transaction.fetch(_FORGET_IN_VAULT, name)
-    await transaction.fetch(_IN_SETTINGS, secret)
+        async with _kept_if_it_works(transaction):
+            await transaction.fetch(_IN_VAULT, secret, name)
+            await transaction.execute(_BECOME_OWNER)
+            [read] = await transaction.fetch(_DIGEST)
+            await transaction.execute(_BECOME_ADMINISTRATOR)
+            if read["length"] is not None:
+                return f"the secret is in Vault, as {name}"
+            await transaction.fetch(_FORGET_IN_VAULT, name)
+    await transaction.fetch(_IN_FALLBACK, secret)
     why = "which scheduler_owner may not read here" if found["vault"] else "of which there is none here"
-    return f"the secret is in scheduler.settings, which its owner alone reads, instead of Vault, {why}"
+    return f"the secret is in scheduler.fallback_secret, which its owner alone reads, instead of Vault, {why}"
 
 
-async def _owner_has_a_secret(transaction: Transaction) -> bool:
-    await transaction.execute(_BECOME_OWNER)
-    await transaction.execute(Statement("savepoint", "savepoint reading"))
+@asynccontextmanager
+async def _kept_if_it_works(transaction: Transaction) -> AsyncIterator[None]:
+    """A statement that is refused undoes the block, and nothing else of the transaction."""
+    await transaction.execute(Statement("savepoint", "savepoint attempt"))
     try:
-        [row] = await transaction.fetch(_DIGEST)
+        yield
     except StatementFailed:
-        await transaction.execute(Statement("rollback", "rollback to savepoint reading"))
-        return False
-    finally:
-        await transaction.execute(_BECOME_ADMINISTRATOR)
-    return row["length"] is not None
+        await transaction.execute(Statement("rollback", "rollback to savepoint attempt"))
 
 
 async def _schedule(transaction: Transaction, job: Job) -> None:

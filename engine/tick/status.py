@@ -17,6 +17,7 @@ from engine.tick.jobs import PURGE
 # Invocations that are looked at, latest first: an hour of them at a tick every five minutes.
 INVOCATIONS = 12
 
+_PIN_SEARCH_PATH = load_statement("pin_search_path")
 _INSPECT = load_statement("inspect_tick")
 _READ_SETTINGS = load_statement("read_tick_settings")
 _RECORD_ANSWERS = load_statement("record_answers")
@@ -103,6 +104,7 @@ async def read_tick_status(database: Database) -> TickStatus:
     """
     try:
         async with database.open_transaction() as transaction:
+            await transaction.fetch(_PIN_SEARCH_PATH)
             [found] = await transaction.fetch(_INSPECT)
             if not found["is_migrated"]:
                 raise TickError(

@@ -14,10 +14,11 @@ def choose_trigger_engine(settings: Settings, built_in: InDatabaseTriggerEngine)
     if not settings.over_http:
         return built_in
     key = settings.service_role_key
-    return HttpTriggerEngine(_choose_transport(settings), key.get_secret_value() if key else None)
+    return HttpTriggerEngine(choose_transport(settings), key.get_secret_value() if key else None)
 
 
-def _choose_transport(settings: Settings) -> Transport:
+def choose_transport(settings: Settings) -> Transport:
+    """What carries posts to a trigger engine at a URL. Raises ConfigurationError if it is missing."""
     # Imported when chosen: httpx alone is 20 MB of memory that nobody needs beside `direct`.
     if settings.transport == "httpx":
         from engine.trigger.via_httpx import HttpxTransport

@@ -102,6 +102,8 @@ StartService = Callable[..., Awaitable[Service]]
 
 async def as_service(url: str) -> str:
     """The URL with which scheduler_service logs in; the same where nobody answers or nothing is migrated."""
+    if urlsplit(url).username == "scheduler_service":
+        return url
     try:
         await query(url, f"alter role scheduler_service password '{SERVICE_PASSWORD}'")
         user = f"scheduler_service:{SERVICE_PASSWORD}"

@@ -194,6 +194,18 @@ async def test_a_transaction_commits_at_its_end(small: Database, watcher: Databa
     assert await value(watcher, "select count(*) from written") == 1
 
 
+async def test_a_transaction_not_to_be_kept_is_rolled_back_and_its_connection_used_again(
+    empty_database_url: str,
+) -> None:
+    async with open_database(empty_database_url, max_connections=1) as database:
+        session = await value(database, "select pg_backend_pid()")
+        async with database.open_transaction(kept=False) as transaction:
+            await transaction.execute(WRITE)
+        with pytest.raises(StatementFailed):
+            await query(database, "select from written")
+        assert await value(database, "select pg_backend_pid()") == session
+
+
 async def write_and_fail(database: Database, fault: str) -> None:
     async with database.open_transaction() as transaction:
         await query(transaction, "insert into written values (1)")

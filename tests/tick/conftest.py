@@ -15,8 +15,9 @@ from engine.errors import EmbeddedPostgresError
 from engine.migrations import migrate
 from engine.statements import Statement
 from tests.end_to_end.conftest import start_service
+from tests.transports.conftest import authority, certify, serve
 
-__all__ = ["start_service"]
+__all__ = ["authority", "certify", "serve", "start_service"]
 
 DEBIAN = "/usr/lib/postgresql/15/bin"
 EXTENSIONS = Path("/usr/share/postgresql/15/extension")
@@ -35,8 +36,14 @@ OpenCronPostgres = Callable[[], AbstractContextManager[EmbeddedPostgres]]
 
 
 @pytest.fixture
-def open_cron_postgres() -> OpenCronPostgres:
-    """Open a server with pg_cron loaded; its jobs are in the database `postgres` alone."""
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """Migrated, with the example tables, empty; without pg_cron."""
+    async with open_database(database_url) as database:
+        yield database
+
+
+def find_cron_postgres() -> OpenCronPostgres:
+    """What opens a server with pg_cron loaded; its jobs are in the database `postgres` alone."""
     try:
         binaries = find_binaries(DEBIAN)
     except EmbeddedPostgresError:
@@ -46,6 +53,12 @@ def open_cron_postgres() -> OpenCronPostgres:
     ):
         pytest.skip(f"Postgres 15 with pg_cron and plpython3u is not installed: {HOW}")
     return partial(open_embedded_postgres, binaries, WITH_CRON)
+
+
+@pytest.fixture
+def open_cron_postgres() -> OpenCronPostgres:
+    """As found."""
+    return find_cron_postgres()
 
 
 @pytest.fixture

@@ -3,20 +3,28 @@
 -- One row, written by `scenario-scheduler cron install`. Nobody but the owner reads it.
 create table scheduler.settings (
   singleton boolean primary key default true check (singleton),
-  -- https, or http to this machine. Printable ASCII without `@`, `\` and `#`: what parsers take for the end of
-  -- a host differs between them, and a user part hides the host.
+  -- https, or http to this machine. Printable ASCII without `@`, `\` and `#`, and of a host only what is in every
+  -- host: what parsers take for its end differs between them, and a user part hides it.
   url text not null check (
     url ~ '^[\x21-\x7e]+$' and url !~ '[@\\#]'
-    and (url ~ '^https://[^/?:]+(:[0-9]{1,5})?([/?]|$)'
-         or url ~ '^http://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?([/?]|$)')),
+    and (url ~ '^https://([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?]|$)'
+         or url ~ '^http://(localhost|127(\.(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])){3}|\[::1\])(:[0-9]{1,5})?([/?]|$)')
+    and coalesce(substring(url from '^https?://(?:\[[^]]*\]|[^][/?:]+):([0-9]+)')::numeric, 1) between 1 and 65535),
   -- Above the platform limit of 30 s: a caller who leaves earlier never hears how the run ended.
   timeout_ms integer not null default 45000 check (timeout_ms between 1000 and 300000),
-  secret_name text not null default 'scheduler_secret', -- in Vault
-  fallback_secret text check (fallback_secret ~ '^[0-9A-Fa-f]{32,}$') -- where there is no Vault
+  secret_name text not null default 'scheduler_secret' -- in Vault
+);
+
+-- The secret, one row, for where there is no Vault. A table of its own, with nothing to violate but that it is one
+-- row: the error of a violated constraint quotes the whole row, to the client and to the server's log.
+create table scheduler.fallback_secret (
+  singleton boolean primary key default true check (singleton),
+  secret text not null
 );
 
 -- No policy: a right granted by mistake still shows no row.
 alter table scheduler.settings enable row level security;
+alter table scheduler.fallback_secret enable row level security;
 
 -- A row for every tick, kept for 30 days; pg_net forgets its answers after six hours.
 create table scheduler.invocations (
@@ -36,48 +44,82 @@ create index invocations_invoked_at on scheduler.invocations (invoked_at);
 create index invocations_unanswered on scheduler.invocations (invoked_at)
  where answered_at is null;
 
--- The secret of the tick, from Vault where it has one, else from the settings; null if there is none.
+-- Are pg_net and Vault here? What bears their names counts only if it is a superuser's, as an extension's is: anyone
+-- who may create a schema could have made it, and the secret would be handed to them.
+create function scheduler.find_extensions(out pg_net boolean, out vault boolean)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (select
+                   from pg_proc p
+                   join pg_namespace n on n.oid = p.pronamespace
+                   join pg_roles o on o.oid = p.proowner
+                  where n.nspname = 'net'
+                    and p.proname = 'http_post'
+                    and oidvectortypes(p.proargtypes) = 'text, jsonb, jsonb, jsonb, integer'
+                    and o.rolsuper),
+         exists (select
+                   from pg_class c
+                   join pg_namespace n on n.oid = c.relnamespace
+                   join pg_roles o on o.oid = c.relowner
+                  where n.nspname = 'vault'
+                    and c.relname = 'decrypted_secrets'
+                    and o.rolsuper)
+$$;
+
+-- The secret of the tick, from Vault where it has one that the owner may read, else from the fallback; null if
+-- there is none.
 create function scheduler.read_secret()
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  wanted text;
-  fallback text;
   found_secret text;
 begin
-  select s.secret_name, s.fallback_secret into wanted, fallback from scheduler.settings s;
-  if to_regclass('vault.decrypted_secrets') is not null then
-    execute 'select decrypted_secret from vault.decrypted_secrets where name = $1' into found_secret using wanted;
+  if (scheduler.find_extensions()).vault then
+    begin
+      execute 'select d.decrypted_secret
+                 from scheduler.settings s
+                 join vault.decrypted_secrets d on d.name = s.secret_name' into found_secret;
+    exception
+      when insufficient_privilege then
+        null;
+    end;
   end if;
-  return coalesce(found_secret, fallback);
+  return coalesce(found_secret, (select f.secret from scheduler.fallback_secret f));
 end $$;
 
 -- What an answer's body says, in two columns: the run of a summary, or the code of an error. Both null for a body
--- that is neither, which some other server has sent.
+-- that is neither, which some other server has sent: whatever it is, it must not end the tick that reads it.
 create function scheduler.read_answer(body text, out run_id uuid, out error text)
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- No answer of the service is as long, and of another server's the parser need not see gigabytes.
+  if octet_length(body) > 65536 then
+    return;
+  end if;
+  -- Nothing but a code, such as run_in_progress: another server could say the secret that it was sent.
+  error := substring(body::jsonb ->> 'error' from '^[a-z_]{1,60}$');
   run_id := body::jsonb ->> 'run_id';
-  error := left(body::jsonb ->> 'error', 100);
 exception
-  when data_exception then
+  when data_exception or program_limit_exceeded then -- not JSON, or nested too deep; no uuid
     return;
 end $$;
 
 -- Copy the answers that pg_net has by this time, before it forgets them.
 --
--- pg_net's counter begins again after a crash, so a request is known by its number and its time.
+-- pg_net's counter begins again after a crash, so a request is known by its number and its time: that of the answer
+-- is when pg_net began to look for requests, which a quick tick can be a moment behind.
 create function scheduler.record_answers()
 returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if to_regclass('net._http_response') is null then
+  if not (scheduler.find_extensions()).pg_net then
     return;
   end if;
   update scheduler.invocations i
@@ -90,7 +132,7 @@ begin
    where i.answered_at is null
      and i.request_id = r.id
      and i.invoked_at > now() - interval '6 hours'
-     and r.created >= i.invoked_at
+     and r.created >= i.invoked_at - interval '1 second'
      and r.created < i.invoked_at + interval '10 minutes';
 end $$;
 
@@ -98,14 +140,18 @@ end $$;
 --
 -- scenario_types  null for every enabled one
 --
--- Returns the id of the row. Raises 55000 where there is no URL or no secret. Over pg_net the request is sent
--- when the transaction commits, and the next tick brings its answer into the row; over plpython3u the answer is
--- waited for, so that the transaction lasts as long as the run.
+-- Returns the id of the row. Raises 55000 where there is no URL or no secret, or one that is no secret of ours. Over
+-- pg_net the request is sent when the transaction commits, and the next tick brings its answer into the row; over
+-- plpython3u the answer is waited for, so that the transaction lasts as long as the run.
 create function scheduler.invoke(scenario_types text[] default null)
 returns bigint
 language plpgsql volatile security definer
 -- pg_temp is searched first unless it is named: for types too, and a caller's domain `text` saw the secret.
 set search_path = pg_catalog, pg_temp
+-- The caller may have plans sent to itself, and the secret is a constant in one.
+set debug_print_parse = off
+set debug_print_rewritten = off
+set debug_print_plan = off
 as $$
 declare
   settings scheduler.settings;
@@ -122,7 +168,19 @@ begin
       using message = 'the tick has no URL or no secret',
             hint = 'Run `scenario-scheduler cron install` with SCHEDULER_SECRET set.';
   end if;
-  perform scheduler.record_answers();
+  -- In Vault there can be anything; what is no hex may end one header and begin another.
+  if secret !~ '^[0-9A-Fa-f]{32,}$' then
+    raise object_not_in_prerequisite_state
+      using message = 'the secret of the tick is not 32 hex digits or more',
+            hint = 'Run `scenario-scheduler cron install` with the service''s SCHEDULER_SECRET.';
+  end if;
+  -- To look back must not keep anybody from being looked at.
+  begin
+    perform scheduler.record_answers();
+  exception
+    when others then
+      raise warning 'the answers to earlier ticks can''t be read: %', sqlerrm;
+  end;
   delete from scheduler.invocations i
    where i.id in (select o.id
                     from scheduler.invocations o
@@ -134,7 +192,7 @@ begin
   headers := jsonb_build_object('Content-Type', 'application/json', 'X-Scheduler-Secret', secret);
   body := jsonb_strip_nulls(jsonb_build_object(
     'source', 'pg_cron', 'invoked_at', now(), 'scenario_types', to_jsonb(invoke.scenario_types)));
-  if to_regprocedure('net.http_post(text, jsonb, jsonb, jsonb, integer)') is not null then
+  if (scheduler.find_extensions()).pg_net then
     request := net.http_post(
       url => settings.url, body => body, headers => headers, timeout_milliseconds => settings.timeout_ms);
     update scheduler.invocations i set request_id = request where i.id = invocation;
@@ -155,5 +213,6 @@ begin
   return invocation;
 end $$;
 
-revoke all on function scheduler.read_secret, scheduler.read_answer, scheduler.record_answers, scheduler.invoke
+revoke all on function scheduler.find_extensions, scheduler.read_secret, scheduler.read_answer,
+  scheduler.record_answers, scheduler.invoke
   from public;

@@ -8,6 +8,7 @@
 create function scheduler.explain_inactivity(mentor_id uuid, as_of timestamptz, params jsonb)
 returns jsonb
 language sql stable
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
            'last_activity', seen.last_activity,
@@ -38,6 +39,7 @@ $$;
 create function scheduler.explain_milestone(mentor_id uuid, as_of timestamptz, params jsonb)
 returns jsonb
 language sql stable
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
            'activities', counted.activities,
@@ -70,6 +72,7 @@ $$;
 create function scheduler.explain_expiry(mentor_id uuid, as_of timestamptz, params jsonb)
 returns jsonb
 language sql stable
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
            'soonest_end', ending.soonest,
