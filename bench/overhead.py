@@ -16,7 +16,7 @@ from contextlib import ExitStack
 import structlog
 import trio
 
-from bench.peers import open_peer
+from bench.peers import open_peer, versions
 from bench.results import write_result
 from bench.walk import measure_rounds, our_walk, ratio, seed, summarize, trigger_engine_process
 from engine import find_binaries, open_embedded_postgres
@@ -52,7 +52,16 @@ def main() -> None:
     ratios = {peer: ratio(figures, "direct", peer) for peer in PEERS}
     for peer, value in ratios.items():
         print(f"direct / {peer}: {value:.3f}")
-    write_result("overhead", {"mentors": arguments.mentors, "walks": figures, "direct_to": ratios})
+    write_result(
+        "overhead",
+        {
+            "mentors": arguments.mentors,
+            "walks": figures,
+            "direct_to": ratios,
+            "peers": versions(PEERS),
+            "postgres": postgres.version,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
     python -m bench.walk [--mentors 5000] [--latency lognormal:0.02:1]... [--rounds 5] [--peers]
                          [--transport direct]
 
+Without `--latency`, the trigger engine takes no time, then always the same, then lognormal ones.
+
 The floor is the greedy schedule, over ten in flight, of the service times in the order the mentors were
 called in: with that order and ten in flight, no walk is faster. It is made of the times that the stand-in
 measured itself and, as `nominal`, of the latencies that it was asked for.
@@ -32,7 +34,7 @@ import httpx
 import structlog
 import trio
 
-from bench.peers import MAX_CONCURRENCY, PEERS, SERVICE_ROLE_KEY, Walked, open_peer
+from bench.peers import MAX_CONCURRENCY, PEERS, SERVICE_ROLE_KEY, Walked, open_peer, versions
 from bench.results import write_result
 from bench.trigger_engine import latency_function
 from engine import (
@@ -58,6 +60,9 @@ select md5(id::text)::uuid, id, 'active', current_date + 365 from m
 
 OURS = "ours"
 
+# Of the trigger engine, one walk each: nothing but overhead, everybody alike, and as services are.
+KINDS = ("none", "fixed:0.005", "lognormal:0.02:1")
+
 
 def greedy_floor(latencies: Sequence[float], in_flight: int) -> float:
     """Seconds until the last of these ends, each begun in order when one of `in_flight` places is free."""
@@ -70,7 +75,7 @@ def greedy_floor(latencies: Sequence[float], in_flight: int) -> float:
 @contextmanager
 def trigger_engine_process(latency: str) -> Iterator[str]:
     """A stand-in trigger engine in a process of its own. Yields its URL."""
-    command = [sys.executable, "-m", "bench.trigger_engine", latency]
+    command = [sys.executable, "-m", "bench.trigger_engine_process", latency]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -199,7 +204,7 @@ def measure_latency(latency: str, arguments: argparse.Namespace) -> dict[str, An
     ratios = {peer: ratio(figures, OURS, peer) for peer in figures if peer != OURS}
     for peer, value in ratios.items():
         print(f"{OURS} / {peer}: {value:.3f}")
-    return {"walks": figures, "ours_to": ratios}
+    return {"walks": figures, "ours_to": ratios, "postgres": postgres.version}
 
 
 def main() -> None:
@@ -208,20 +213,23 @@ def main() -> None:
     )
     parser.add_argument("--mentors", type=int, default=5_000)
     parser.add_argument(
-        "--latency", action="append", help="none, fixed:0.005 or lognormal:0.02:1; as often as you like"
+        "--latency", action="append", help=f"as often as you like; otherwise {', '.join(KINDS)}"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--transport", default="direct")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    kinds = arguments.latency or ["lognormal:0.02:1"]
+    kinds = arguments.latency or KINDS
     figures = {
         "mentors": arguments.mentors,
         "transport": arguments.transport,
         "latencies": {kind: measure_latency(kind, arguments) for kind in kinds},
     }
-    write_result("walk", figures)
+    if arguments.peers:
+        figures["peers"] = versions(PEERS)
+    # Of latencies of one's own choice, no table is made.
+    write_result("walk_chosen" if arguments.latency else "walk", figures)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ with. What a service does once, pools and sessions and schemas, is not in the se
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import select
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,6 +24,13 @@ PEERS = {
     "deno": "bench.peers.deno_walk",
     "aiohttp": "bench.peers.aiohttp_walk",
     "procrastinate": "bench.peers.procrastinate_walk",
+}
+
+# What a peer is made of, by the names of its packages.
+PACKAGES = {
+    "deno": ("deno",),
+    "aiohttp": ("aiohttp", "asyncpg"),
+    "procrastinate": ("procrastinate", "psycopg", "psycopg-binary", "aiohttp"),
 }
 
 # What everybody sends as a bearer token, so that all the requests weigh the same.
@@ -51,6 +59,12 @@ select id
 class Walked:
     seconds: float
     evaluated: int
+
+
+def versions(peers: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """Of each peer's packages; None for what is not there. Without psycopg-binary, psycopg is in Python."""
+    installed = {each.name: each.version for each in importlib.metadata.distributions()}
+    return {peer: {name: installed.get(name) for name in PACKAGES[peer]} for peer in peers}
 
 
 @contextmanager

@@ -46,7 +46,7 @@ async def check_trigger_engine(installation: Installation) -> Outcome:
         return await _over_http(installation)
     try:
         async with installation.open_as_service() as transaction:
-            await transaction.fetch(_EVALUATE, [], None, True, None, None)
+            await transaction.fetch(_EVALUATE, [], None, True, None)
     except StatementFailed as error:
         if error.statement != _EVALUATE.name:
             raise

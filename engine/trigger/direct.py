@@ -1,4 +1,4 @@
-"""This file is the default transport: a trio stream, httptools, one kept-alive connection per dispatcher.
+"""This file is the default transport: a TCP stream, httptools, one kept-alive connection per dispatcher.
 
 Promised: an answer is read to its exact end or not taken at all, and a connection that is in any doubt is
 closed, never used again. Not known here: proxies, pools, redirects, compression, cookies, HTTP/2.
@@ -11,6 +11,7 @@ part included.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ import trio
 
 from engine.errors import InvocationFailed
 from engine.trigger.endpoint import Endpoint, parse_endpoint
+from engine.trigger.tcp_stream import TcpStream
 from engine.trigger.transport import MAX_HEADER_BYTES, Answer
 
 # Bytes per read. An answer for one mentor is a few hundred; larger ones take a few reads more, while a
@@ -31,7 +33,7 @@ READ_BYTES = 16 * 1024
 # Without this bound a chunk extension or a trailer could go on for as long as the invocation may last.
 MAX_CHUNKING_OVERHEAD = 6
 
-_Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+_Stream: TypeAlias = TcpStream | trio.SSLStream[trio.SocketStream]
 
 _READ_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after"})
 
@@ -67,7 +69,7 @@ class _Connection:
             + _encode(headers)
         )
         self._stream: _Stream | None = None
-        self._socket: trio.socket.SocketType | None = None
+        self._socket: TcpStream | trio.socket.SocketType | None = None
 
     async def post(self, headers: Mapping[str, str], body: bytes, max_body_bytes: int) -> Answer:
         request = f"{self._head}{_encode(headers)}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
@@ -104,10 +106,12 @@ class _Connection:
             raise InvocationFailed("connection_refused", retryable=True) from error
         except UnicodeError as error:  # a host name that can't be one, such as a label of 64 characters
             raise InvocationFailed("connection_refused") from error
-        self._socket = stream.socket
         if self._ssl_context is None:
-            self._stream = stream
-            return stream
+            connected = socket.socket(fileno=stream.socket.detach())
+            connected.setblocking(False)
+            self._socket = self._stream = tcp_stream = TcpStream(connected)
+            return tcp_stream
+        self._socket = stream.socket
         # HTTPS servers close without a TLS goodbye; a cut answer shows in its length instead.
         tls_stream = trio.SSLStream(
             stream, self._ssl_context, server_hostname=endpoint.host, https_compatible=True

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,15 @@ import trio
 
 from engine.database import Database
 from engine.errors import DatabaseUnavailable, InvocationFailed, StatementFailed
-from engine.statements import load_statement
+from engine.statements import Statement, load_statement
 from engine.trigger.protocol import Evaluation, RunContext
 
 _EVALUATE = load_statement("evaluate")
+_EVALUATE_AND_COUNT = load_statement("evaluate_and_count")
 
 # Calls of `scheduler.evaluate` at once, of a run and of those who come over HTTP each: more than two to four
-# only contend with one another for the same processors (11 us a mentor at two to four, on two cores), and
+# only contend with one another for the same processors (11 us a mentor at two to four, on two cores; of the
+# processors' time, two take as much as five), and
 # every one costs the user's Postgres a connection.
 EVALUATIONS_AT_ONCE = 4
 
@@ -61,23 +62,35 @@ class InDatabaseTriggerEngine:
         scenario_types: Sequence[str] | None,
         dry_run: bool,
         run_id: UUID | None,
-        overrides: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> list[MentorResult]:
         """Evaluate these mentors; those with nothing due are not in the answer.
 
         `scenario_types` None: every enabled one. `run_id` None: no retry of this call can be told from
-        another call. `overrides` only with `dry_run`. Raises DatabaseUnavailable, and StatementFailed with
-        22023 for a scenario type that does not exist, or overrides that can't be used.
+        another call. Raises DatabaseUnavailable, and StatementFailed with 22023 for a scenario type that
+        does not exist.
 
         **Cancellation:** ends the call on the server; it either took effect as a whole or not at all.
         """
-        # The caller knows how long an invocation may take.
-        rows = await self._database.fetch(
-            *(_EVALUATE, mentor_ids, scenario_types, dry_run, run_id),
-            None if overrides is None else json.dumps(overrides),
-            answer_within=math.inf,
-        )
+        rows = await self._fetch(_EVALUATE, mentor_ids, scenario_types, dry_run, run_id)
         return [MentorResult(*row) for row in rows]
+
+    async def count(self, mentor_ids: Sequence[UUID], context: RunContext) -> Evaluation:
+        """The same for a run, which wants to know how many and not who. Raises and cancels as `evaluate`."""
+        rows = await self._fetch(
+            *(_EVALUATE_AND_COUNT, mentor_ids, context.scenario_types, context.dry_run, context.run_id),
+            None if context.overrides is None else json.dumps(context.overrides),
+        )
+        return Evaluation(
+            {row["scenario_type"]: row["dispatched"] for row in rows if row["dispatched"]},
+            {row["scenario_type"]: row["suppressed"] for row in rows if row["suppressed"]},
+        )
+
+    async def _fetch(
+        self, statement: Statement, mentor_ids: Sequence[UUID], *arguments: Any
+    ) -> Sequence[Any]:
+        # The caller knows how long an invocation may take. A tuple, because asyncpg takes a third longer to
+        # see that a list can be an array.
+        return await self._database.fetch(statement, tuple(mentor_ids), *arguments, answer_within=math.inf)
 
     @asynccontextmanager
     async def open_session(self, context: RunContext) -> AsyncIterator[_Session]:
@@ -92,23 +105,12 @@ class _Session:
     async def evaluate(self, mentor_ids: Sequence[UUID]) -> Evaluation:
         while True:
             try:
-                results = await self._trigger_engine.evaluate(
-                    mentor_ids,
-                    scenario_types=self._context.scenario_types,
-                    dry_run=self._context.dry_run,
-                    run_id=self._context.run_id,
-                    overrides=self._context.overrides,
-                )
+                return await self._trigger_engine.count(mentor_ids, self._context)
             except DatabaseUnavailable:
                 # A restart of Postgres costs no mentor an error: the invocation's time-out ends the waiting.
                 await trio.sleep(RECONNECT_PAUSE)
             except StatementFailed as error:
                 raise _invocation_failed(error.sqlstate) from error
-            else:
-                return Evaluation(
-                    Counter(scenario_type for result in results for scenario_type in result.dispatched),
-                    Counter(scenario_type for result in results for scenario_type in result.suppressed),
-                )
 
 
 def _invocation_failed(sqlstate: str) -> InvocationFailed:

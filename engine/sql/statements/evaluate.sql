@@ -4,8 +4,7 @@
 -- $2 scenario_types text[]   null for every enabled one
 -- $3 dry_run        boolean  write nothing
 -- $4 run_id         uuid     of the run, so that a retry is told `dispatched` for what was sent
--- $5 overrides      jsonb    other params and cooldowns, for a dry run to try; null for none
 --
 -- Returns mentor_id, dispatched, suppressed, for the mentors with something due.
 select mentor_id, dispatched, suppressed
-  from scheduler.evaluate($1::uuid[], $2::text[], $3::boolean, $4::uuid, $5::jsonb)
+  from scheduler.evaluate($1::uuid[], $2::text[], $3::boolean, $4::uuid)
