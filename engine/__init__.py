@@ -10,9 +10,12 @@ from engine.errors import (
     Draining,
     DryRunUnsupported,
     EmbeddedPostgresError,
+    InvalidOverride,
+    MentorNotFound,
     MigrationError,
     NotNow,
     NotReady,
+    OverridesUnsupported,
     RequestRefused,
     RunFailed,
     RunInProgress,
@@ -21,9 +24,11 @@ from engine.errors import (
     TickError,
     UnknownScenarioType,
 )
+from engine.explanation import Explanation, Outcome, ScenarioExplanation, Visit
 from engine.freshness import Freshness
 from engine.ledger import LEASE
 from engine.migrations import migrate
+from engine.overrides import Overrides, parse_overrides
 from engine.rights import grant_rights, service_database_url, set_service_password
 from engine.run_record import RunRecord, find_run, list_runs
 from engine.scheduler import RunRequest, Scheduler, open_scheduler
@@ -49,17 +54,24 @@ __all__ = [
     "Draining",
     "DryRunUnsupported",
     "EmbeddedPostgresError",
+    "Explanation",
     "Finding",
     "Freshness",
     "InDatabaseTriggerEngine",
+    "InvalidOverride",
+    "MentorNotFound",
     "MigrationError",
     "NotNow",
     "NotReady",
+    "Outcome",
+    "Overrides",
+    "OverridesUnsupported",
     "RequestRefused",
     "RunFailed",
     "RunInProgress",
     "RunRecord",
     "RunRequest",
+    "ScenarioExplanation",
     "Scheduler",
     "SchedulerError",
     "Settings",
@@ -70,6 +82,7 @@ __all__ = [
     "TickError",
     "TickStatus",
     "UnknownScenarioType",
+    "Visit",
     "diagnose",
     "enabled_scenario_types",
     "examine",
@@ -84,6 +97,7 @@ __all__ = [
     "open_database",
     "open_embedded_postgres",
     "open_scheduler",
+    "parse_overrides",
     "plan_jobs",
     "read_tick_status",
     "remove_tick",

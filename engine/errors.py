@@ -75,6 +75,10 @@ class InvocationFailed(SchedulerError):
         self.bisectable = bisectable
 
 
+class MentorNotFound(SchedulerError):
+    """The view has no mentor of the id that was asked about. Says no id: errors are logged."""
+
+
 class RequestRefused(SchedulerError):
     """A run was asked for that can't be done as asked; asking again will not help."""
 
@@ -85,6 +89,14 @@ class UnknownScenarioType(RequestRefused):
 
 class DryRunUnsupported(RequestRefused):
     """The trigger engine is not known to honour a dry run, so it might send."""
+
+
+class InvalidOverride(RequestRefused):
+    """Another configuration was to be tried that can't be: no such scenario or param, or no such value."""
+
+
+class OverridesUnsupported(RequestRefused):
+    """Another configuration can only be tried in a dry run, by the trigger engine in the database."""
 
 
 class NotNow(SchedulerError):

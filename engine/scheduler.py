@@ -25,16 +25,19 @@ from engine.errors import (
     DryRunUnsupported,
     MigrationError,
     NotReady,
+    OverridesUnsupported,
     RunInProgress,
     StatementFailed,
     UnknownScenarioType,
 )
+from engine.explanation import Explanation, explain
 from engine.freshness import Freshness, measure_freshness
 from engine.lease import NoLease, RecordedLease
 from engine.ledger import LEASE, Ledger
 from engine.mentors.choice import open_mentors
 from engine.mentors.protocol import IdRange, MentorSource
 from engine.migrations import pending_migrations
+from engine.overrides import Overrides, read_overrides
 from engine.run import Limits, Progress
 from engine.run_id import new_run_id
 from engine.run_record import RunRecord, find_run, list_runs
@@ -66,12 +69,16 @@ PARTING_PATIENCE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a caller asks for. `source` and `invoked_at` are the caller's own words, for the log alone."""
+    """What a caller asks for. `source` and `invoked_at` are the caller's own words, for the log alone.
+
+    `overrides` is another configuration for a dry run to try, as `Scheduler.read_overrides` makes it.
+    """
 
     scenario_types: tuple[str, ...] | None = None
     dry_run: bool = False
     source: str | None = None
     invoked_at: str | None = None
+    overrides: Overrides | None = None
 
 
 class Scheduler:
@@ -104,7 +111,8 @@ class Scheduler:
     async def start(self, request: RunRequest, *, asked_at: float | None = None) -> StartedRun:
         """Begin a run. Its budget counts from `asked_at` on trio's clock, by default from this call.
 
-        Raises DryRunUnsupported, UnknownScenarioType, DatabaseUnavailable, NotReady, Draining, RunInProgress.
+        Raises DryRunUnsupported, OverridesUnsupported, UnknownScenarioType, DatabaseUnavailable, NotReady,
+        Draining, RunInProgress.
 
         **Cancellation:** no run was begun, or it was and goes on.
         """
@@ -114,6 +122,8 @@ class Scheduler:
                 "This trigger engine is not known to honour dry_run, so it might send; if it does honour it, "
                 "set SCHEDULER_TRIGGER_ENGINE_DRY_RUN=true."
             )
+        if request.overrides is not None:
+            self._check_overrides_supported(dry_run=request.dry_run)
         self._refuse_while_draining()
         with trio.move_on_at(budget.hard_deadline) as cut:
             await self.check_ready()
@@ -121,7 +131,7 @@ class Scheduler:
         if cut.cancelled_caught:
             raise _no_answer_in_time()
         self._refuse_while_draining()
-        context = RunContext(new_run_id(), request.scenario_types, request.dry_run)
+        context = RunContext(new_run_id(), request.scenario_types, request.dry_run, request.overrides)
         started = (
             self._begin_dry_run(context, budget)
             if request.dry_run
@@ -188,9 +198,36 @@ class Scheduler:
         """As `engine.run_record.find_run`."""
         return await find_run(self._database, run_id, lease=LEASE)
 
+    async def explain(self, mentor_id: UUID) -> Explanation:
+        """Why each scenario would or would not fire for one mentor, as `engine.explanation.explain`."""
+        return await explain(self._database, self._mentors, self._settings, mentor_id)
+
+    async def read_overrides(
+        self, assignments: Sequence[str], scenario_types: Sequence[str] | None
+    ) -> Overrides:
+        """For a dry run to try, as `engine.overrides.read_overrides`. Raises as that, and as `start`."""
+        self._check_overrides_supported(dry_run=True)
+        await self.check_ready()
+        await self._check_scenario_types(scenario_types)
+        return await read_overrides(self._database, assignments, scenario_types)
+
+    async def list_scenario_types(self) -> list[str]:
+        """Those that a run evaluates unless it asks for others, in order. Raises as `Database.fetch`."""
+        rows = await self._database.fetch(_SCENARIO_TYPES)
+        return sorted(row["scenario_type"] for row in rows if row["enabled"])
+
     def _refuse_while_draining(self) -> None:
         if self._draining:
             raise Draining("The service is shutting down and begins no run; ask again later.", RETRY_AFTER)
+
+    def _check_overrides_supported(self, *, dry_run: bool) -> None:
+        if not dry_run:
+            raise OverridesUnsupported("Another configuration is only tried in a dry run; add --dry-run.")
+        if self._settings.over_http:
+            raise OverridesUnsupported(
+                "Another configuration can't be told to a trigger engine over HTTP; try it without "
+                "SCHEDULER_TRIGGER_ENGINE, by the engine in the database."
+            )
 
     async def _check_scenario_types(self, asked_for: Sequence[str] | None) -> None:
         if asked_for is None:
@@ -199,8 +236,7 @@ class Scheduler:
             raise UnknownScenarioType("scenario_types names one that can't be: say a-z, 0-9 and _ only.")
         if self._settings.over_http and not self._settings.trigger_engine_is_built_in:
             return  # a trigger engine of the user's own has scenario types of its own
-        rows = await self._database.fetch(_SCENARIO_TYPES)
-        enabled = sorted(row["scenario_type"] for row in rows if row["enabled"])
+        enabled = await self.list_scenario_types()
         if any(scenario_type not in enabled for scenario_type in asked_for):
             raise UnknownScenarioType(
                 "scenario_types names one that is unknown or disabled; "

@@ -13,8 +13,10 @@ from engine import (
     DatabaseUnavailable,
     Draining,
     DryRunUnsupported,
+    MentorNotFound,
     NotNow,
     NotReady,
+    OverridesUnsupported,
     RunFailed,
     RunInProgress,
     SchedulerError,
@@ -29,7 +31,9 @@ DATABASE_RETRY_AFTER = 5.0
 
 _STATUS_AND_CODE: dict[type[SchedulerError], tuple[int, str]] = {
     DryRunUnsupported: (422, "dry_run_unsupported"),
+    OverridesUnsupported: (422, "overrides_unsupported"),
     UnknownScenarioType: (422, "unknown_scenario_type"),
+    MentorNotFound: (404, "mentor_not_found"),
     RunInProgress: (409, "run_in_progress"),
     Draining: (503, "draining"),
     NotReady: (503, "not_ready"),

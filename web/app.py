@@ -8,6 +8,7 @@ from engine import Scheduler, Settings
 from web.answers import register_error_answers
 from web.auth import Credential
 from web.connection import HTTPConnection
+from web.explain import explain_blueprint
 from web.freshness import freshness_blueprint
 from web.health import health_blueprint
 from web.run import run_blueprint
@@ -33,4 +34,5 @@ def create_app(scheduler: Scheduler, settings: Settings) -> QuartTrio:
     operator = Credential(settings.operator_token)
     if operator.is_set:
         app.register_blueprint(runs_blueprint(scheduler, operator))
+        app.register_blueprint(explain_blueprint(scheduler, operator))
     return app

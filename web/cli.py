@@ -42,9 +42,11 @@ from engine import (
 )
 from web.administrator import open_as_administrator
 from web.cron import cron
+from web.explain_command import explain
 from web.logs import configure_logging
 from web.signals import watch_signals
 from web.terminal import record_table, records_table, show_progress, summary_table
+from web.trial import try_overrides
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -102,10 +104,23 @@ def serve() -> None:
     multiple=True,
     help="Only this scenario type; may be repeated.",
 )
-def run(as_json: bool, dry_run: bool, scenario_types: tuple[str, ...]) -> None:
+@click.option(
+    "--set",
+    "assignments",
+    metavar="TYPE.PARAM=VALUE",
+    multiple=True,
+    help="With --dry-run: try another value, or TYPE.cooldown=3d, beside those in force; may be repeated.",
+)
+def run(as_json: bool, dry_run: bool, scenario_types: tuple[str, ...], assignments: tuple[str, ...]) -> None:
     """One run from the shell. Ctrl-C drains it, and the summary says what was left."""
     configure_logging(logging.ERROR)
     request = RunRequest(tuple(sorted(set(scenario_types))) or None, dry_run, source="command line")
+    if assignments:
+        if not dry_run:
+            raise click.UsageError(
+                "--set tries another configuration, which only a dry run does: add --dry-run."
+            )
+        sys.exit(0 if try_overrides(request, assignments, as_json=as_json) else PARTIAL_OR_FAILED)
     console = Console(stderr=as_json)
     summary, errors = trio.run(_run, load_settings("database_url"), request, console)
     if as_json:
@@ -253,6 +268,7 @@ def secret() -> None:
 
 
 commands.add_command(cron)
+commands.add_command(explain)
 
 
 def main() -> None:

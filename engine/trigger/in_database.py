@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -76,7 +77,8 @@ class InDatabaseTriggerEngine:
     async def count(self, mentor_ids: Sequence[UUID], context: RunContext) -> Evaluation:
         """The same for a run, which wants to know how many and not who. Raises and cancels as `evaluate`."""
         rows = await self._fetch(
-            *(_EVALUATE_AND_COUNT, mentor_ids, context.scenario_types, context.dry_run, context.run_id)
+            *(_EVALUATE_AND_COUNT, mentor_ids, context.scenario_types, context.dry_run, context.run_id),
+            None if context.overrides is None else json.dumps(context.overrides),
         )
         return Evaluation(
             {row["scenario_type"]: row["dispatched"] for row in rows if row["dispatched"]},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 # What may name a scenario, in requests and in answers.
@@ -16,12 +16,14 @@ SCENARIO_TYPE_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 class RunContext:
     """What every invocation of one run has in common.
 
-    `scenario_types` None means every enabled one. The trigger engine tells a retry by `run_id`.
+    `scenario_types` None means every enabled one. The trigger engine tells a retry by `run_id`. `overrides`
+    is another configuration to try (engine/overrides.py): in a dry run, by the engine in the database alone.
     """
 
     run_id: UUID
     scenario_types: tuple[str, ...] | None = None
     dry_run: bool = False
+    overrides: Mapping[str, Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,26 @@ async def count_notifications(on: Database | Transaction) -> int:
     return int(await value(on, "select count(*) from scheduler.notifications"))
 
 
+async def fingerprint(on: Database | Transaction) -> dict[str, str]:
+    """Of every table and sequence: its rows, with what a write or a row lock leaves on them."""
+    relations = await query(
+        on,
+        "select c.oid::regclass::text as name, c.relkind = 'S' as is_sequence from pg_class c "
+        "where c.relkind in ('r', 'S') "
+        "and c.relnamespace in ('public'::regnamespace, 'scheduler'::regnamespace) order by 1",
+    )
+    of_table = "md5(string_agg(concat_ws(' ', t.ctid, t.xmin, t.xmax, t::text), ',' order by t.ctid))"
+    of_sequence = "min(concat_ws(' ', t.last_value, t.is_called))"
+    rows = await query(
+        on,
+        " union all ".join(
+            f"select '{name}', {of_sequence if is_sequence else of_table} from {name} t"
+            for name, is_sequence in relations
+        ),
+    )
+    return {name: digest for name, digest in rows}
+
+
 async def move_back(on: Database | Transaction, by: str) -> None:
     """As if all that was sent had been sent earlier, by an interval given as an SQL expression."""
     await query(

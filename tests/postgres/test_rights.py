@@ -46,6 +46,7 @@ SERVICE = {
     | columns("update", "last_run_evaluated", "last_run_dispatched", "last_run_suppressed"),
     "runs": LEDGER | {use.replace("select", "update") for use in LEDGER} | {"insert", "delete"},
     "evaluate": {"call", "plan"},
+    "explain": {"call", "plan"},
 }
 CRON = {"invoke": {"call", "plan"}}
 NOBODYS = {
@@ -59,6 +60,9 @@ NOBODYS = {
     "scenario_inactivity",
     "scenario_milestone",
     "scenario_expiry",
+    "explain_inactivity",
+    "explain_milestone",
+    "explain_expiry",
     "check_scenario_function",
     "can_override",
     "find_extensions",

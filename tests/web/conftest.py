@@ -10,7 +10,7 @@ import trio
 from pydantic import SecretStr
 from quart.typing import TestClientProtocol as Client
 
-from engine import Freshness, RunRecord, RunRequest, Settings, StopReason, Summary
+from engine import Explanation, Freshness, RunRecord, RunRequest, Settings, StopReason, Summary
 from engine.errors import SchedulerError
 from engine.trigger.in_database import MentorResult
 from tests.fakes import RUN_ID
@@ -51,6 +51,8 @@ class FakeScheduler:
         self.listings: list[tuple[UUID | None, int]] = []
         self.freshness = Freshness(900.0, {})
         self.freshness_measurements = 0
+        self.explanations: dict[UUID, Explanation] = {}
+        self.explained: list[UUID] = []
 
     def _raise(self) -> None:
         if self.error is not None:
@@ -90,6 +92,12 @@ class FakeScheduler:
         await trio.lowlevel.checkpoint()
         self._raise()
         return next((record for record in self.records if record.run_id == run_id), None)
+
+    async def explain(self, mentor_id: UUID) -> Explanation:
+        await trio.lowlevel.checkpoint()
+        self.explained.append(mentor_id)
+        self._raise()
+        return self.explanations[mentor_id]
 
     async def check_ready(self) -> None:
         await trio.lowlevel.checkpoint()
