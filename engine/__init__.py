@@ -20,7 +20,9 @@ from engine.errors import (
     UnknownScenarioType,
 )
 from engine.freshness import Freshness
-from engine.ledger import LEASE
+from engine.histogram import Histogram
+from engine.ledger import LEASE, Verdict
+from engine.measures import Measures, Totals
 from engine.migrations import migrate
 from engine.rights import grant_rights, service_database_url, set_service_password
 from engine.run_record import RunRecord, find_run, list_runs
@@ -48,7 +50,9 @@ __all__ = [
     "DryRunUnsupported",
     "EmbeddedPostgresError",
     "Freshness",
+    "Histogram",
     "InDatabaseTriggerEngine",
+    "Measures",
     "MigrationError",
     "NotNow",
     "NotReady",
@@ -66,7 +70,9 @@ __all__ = [
     "Summary",
     "TickError",
     "TickStatus",
+    "Totals",
     "UnknownScenarioType",
+    "Verdict",
     "diagnose",
     "enabled_scenario_types",
     "find_binaries",

@@ -27,6 +27,9 @@ class StartedRun:
         self.context = context
         self.budget = budget
         self.progress = progress
+        self.ending: tuple[Verdict, Summary] | None = (
+            None  # once nothing more is counted, also when it failed
+        )
         self._lease = lease
         self._ended = trio.Event()
         self._outcome: Summary | RunFailed | None = None
@@ -68,7 +71,7 @@ class StartedRun:
         """
         outcome: Summary | RunFailed = RunFailed("The run was cut: the service was told to stop at once.")
         try:
-            verdict, summary = await self._run(limits, mentors, trigger_engine)
+            self.ending = verdict, summary = await self._run(limits, mentors, trigger_engine)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._give_lease_back, verdict, summary)
                 with trio.move_on_after(LAST_WRITE_GRACE):
