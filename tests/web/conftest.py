@@ -10,7 +10,7 @@ import trio
 from pydantic import SecretStr
 from quart.typing import TestClientProtocol as Client
 
-from engine import Freshness, RunRecord, RunRequest, Settings, StopReason, Summary
+from engine import Freshness, Measures, RunRecord, RunRequest, Settings, StopReason, Summary
 from engine.errors import SchedulerError
 from engine.trigger.in_database import MentorResult
 from tests.fakes import RUN_ID
@@ -51,6 +51,7 @@ class FakeScheduler:
         self.listings: list[tuple[UUID | None, int]] = []
         self.freshness = Freshness(900.0, {})
         self.freshness_measurements = 0
+        self.measures = Measures()
 
     def _raise(self) -> None:
         if self.error is not None:
