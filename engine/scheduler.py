@@ -257,6 +257,8 @@ class Scheduler:
             max_concurrency=min(settings.max_concurrency, at_once),
             invocation_timeout=settings.invocation_timeout,
         )
+        # In this task and those that it starts: from here on, every line about the run says which one it is.
+        structlog.contextvars.bind_contextvars(run_id=str(started.context.run_id))
         asked = {name: value for name, value in asdict(request).items() if value is not None}
         log.info("run_started", run_id=str(started.context.run_id), **asked)
         try:
