@@ -1,7 +1,8 @@
 """This file measures a trigger engine from outside: how many invocations are in flight, how long each took.
 
-A decorator, so that dispatchers and trigger engines know nothing of it. It is on every mentor's path, and
-counts by itself because a metrics library's histogram has a lock to take: COST.
+A decorator, so that dispatchers and trigger engines know nothing of it. It is on every mentor's path: 0.4 us
+an invocation (bench/metrics.py), of the 63 that one costs over HTTP. prometheus-client's own histogram and
+gauge, which take a lock for each change, would cost 1.1 us.
 """
 
 from __future__ import annotations

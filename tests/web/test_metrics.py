@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -187,6 +189,15 @@ async def test_before_the_first_run_every_series_of_fixed_words_is_there_at_zero
     )
     assert series["scheduler_invocation_duration_seconds_count"] == 0
     assert_at_rest(series)
+
+
+def test_the_metrics_that_the_readme_names_are_there() -> None:
+    """An alert on a name that does not exist is silent for ever."""
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text("utf-8")
+    section = readme.partition("`/metrics` counts")[2].partition("A trigger engine of your own")[0]
+    named = set(re.findall(r"scheduler_[a-z_]+", section))
+    assert len(named) > 10
+    assert named <= set(METRICS)
 
 
 @pytest.mark.parametrize(
