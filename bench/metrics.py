@@ -5,9 +5,9 @@
 The trigger engine answers at once, so that the walk is all overhead: the worst case. In processor time of
 this process alone, which others on the machine change less than the clock on the wall. Each round is four
 walks, counted, uncounted, uncounted, counted, and gives one ratio; the median of them is held to 1.02. They
-scatter by some percent on a busy machine, so the cost is taken from the other side as well: what one invocation
-costs more with its measuring than without, over a session that does nothing, the fastest of many tries. Then
-what a scrape costs, of which there is one in 15 s by Prometheus's default.
+scatter by some percent on a busy machine, so the cost is taken from the other side as well: what one
+invocation costs more with its measuring than without, over a session that does nothing, the fastest of many
+tries. Then what a scrape costs, of which there is one in 15 s by Prometheus's default.
 """
 
 from __future__ import annotations

@@ -118,9 +118,15 @@ class StartedRun:
             return
         self._outcome = outcome
         self._ended.set()
+        errors = dict(self.progress.tally.errors)
         if isinstance(outcome, Summary):
-            errors = dict(self.progress.tally.errors)
             say = log.warning if errors else log.info
             say("run_ended", **outcome.as_json(), errors=errors)
             if outcome.total_active_mentors == 0 and outcome.completed:
                 log.info("no_active_mentors", run_id=str(self.context.run_id))
+        elif self.ending is not None:
+            verdict, summary = self.ending
+            counts = {name: count for name, count in summary.as_json().items() if name.startswith("total_")}
+            log.error(
+                "run_ended", run_id=str(self.context.run_id), verdict=str(verdict), **counts, errors=errors
+            )

@@ -17,13 +17,15 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from quart import Blueprint, Response, request
 
 from engine import Freshness, Histogram, Scheduler, SchedulerError, Verdict
 from web.auth import Credential, unauthorized
 from web.cached import Cached
+
+# Of what generate_latest writes; the constants for it changed their meaning between releases.
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Seconds that an answer of the database is good for.
 FRESHNESS_LASTS = 1.0
@@ -60,7 +62,7 @@ def metrics_blueprint(scheduler: Scheduler, freshness_limit: float, operator: Cr
             known = await cached.answer()
         # From here on nothing awaits: all counts are of one moment.
         collector.freshness = known
-        return Response(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+        return Response(generate_latest(registry), content_type=CONTENT_TYPE)
 
     @blueprint.after_app_request
     async def count_refusals(response: Response) -> Response:

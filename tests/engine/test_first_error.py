@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 import engine
-from engine.errors import InvocationFailed
+from engine.errors import InvocationFailed, RunFailed
 from engine.remedies import remedy_of
 from engine.tally import CLASSES_LOGGED
 from engine.trigger.protocol import Evaluation
@@ -86,6 +86,27 @@ async def test_each_run_says_its_own_first_errors_and_every_line_says_which_run_
     assert len(set(runs)) == 3
     assert runs[0::3] == runs[1::3] == runs[2::3]
     assert "run_id" not in structlog.contextvars.get_contextvars()
+
+
+async def test_a_run_that_a_bug_ended_says_what_it_had_counted(autojump_clock: MockClock) -> None:
+    def act(chunk: Sequence[UUID]) -> Evaluation:
+        if chunk[0].int == 51:
+            raise ZeroDivisionError
+        return Evaluation(errors={"mentor_error": 1})
+
+    engine = FakeTriggerEngine(latency=lambda chunk: 1.0, act=act)
+    with capture_logs() as logs:
+        async with open_model(ModelDatabase(ids(100)), engine) as scheduler:
+            with pytest.raises(RunFailed):
+                await run_to_its_end(scheduler)
+    assert [line["event"] for line in logs] == [
+        *("run_started", "first_error_of_class", "run_failed", "run_ended")
+    ]
+    ended = logs[-1]
+    assert (ended["verdict"], ended["log_level"]) == ("failed", "error")
+    assert ended["total_errors"] == ended["errors"]["mentor_error"] >= 50
+    assert ended["total_active_mentors"] == 100
+    assert "stop_reason" not in ended
 
 
 async def test_classes_without_end_are_not_lines_without_end(autojump_clock: MockClock) -> None:

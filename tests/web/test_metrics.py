@@ -194,7 +194,7 @@ async def test_before_the_first_run_every_series_of_fixed_words_is_there_at_zero
 def test_the_metrics_that_the_readme_names_are_there() -> None:
     """An alert on a name that does not exist is silent for ever."""
     readme = Path(__file__).parents[2].joinpath("README.md").read_text("utf-8")
-    section = readme.partition("`/metrics` counts")[2].partition("A trigger engine of your own")[0]
+    section = readme.partition("`/metrics` counts")[2].partition("Logs go to")[0]
     named = set(re.findall(r"scheduler_[a-z_]+", section))
     assert len(named) > 10
     assert named <= set(METRICS)
