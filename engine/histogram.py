@@ -10,6 +10,8 @@ from itertools import accumulate
 class Histogram:
     """Of values that are not kept. A bound belongs to the bucket that it ends."""
 
+    __slots__ = ("bounds", "counts", "sum")
+
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(self.bounds) + 1)  # the last one: above every bound

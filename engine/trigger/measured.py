@@ -1,12 +1,13 @@
 """This file measures a trigger engine from outside: how many invocations are in flight, how long each took.
 
-A decorator, so that dispatchers and trigger engines know nothing of it. It is on every mentor's path: 0.4 us
-an invocation (bench/metrics.py), of the 63 that one costs over HTTP. prometheus-client's own histogram and
-gauge, which take a lock for each change, would cost 1.1 us.
+A decorator, so that dispatchers and trigger engines know nothing of it. It is on every mentor's path: 1.2 us of
+some 75 that the processor has to do for one (bench/metrics.py). With prometheus-client's own histogram and
+gauge, which take a lock for each change, it would be 1.1 us more.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -29,9 +30,15 @@ class Invocations:
     a trigger engine would look the faster the less it answers.
     """
 
+    __slots__ = ("begun", "durations")
+
     def __init__(self) -> None:
-        self.in_flight = 0
+        self.begun = 0
         self.durations = Histogram(INVOCATION_BOUNDS)
+
+    @property
+    def in_flight(self) -> int:
+        return self.begun - self.durations.total
 
 
 class MeasuredTriggerEngine:
@@ -50,16 +57,22 @@ class MeasuredTriggerEngine:
 class _Session:
     """Implements TriggerEngineSession; raises and cancels as the one inside."""
 
+    __slots__ = ("_durations", "_evaluate", "_invocations", "_now")
+
     def __init__(self, session: TriggerEngineSession, invocations: Invocations) -> None:
         self._evaluate = session.evaluate
         self._invocations = invocations
+        self._durations = invocations.durations
         self._now = trio.lowlevel.current_clock().current_time  # as trio.current_time, without looking it up
 
     async def evaluate(self, mentor_ids: Sequence[UUID]) -> Evaluation:
-        invocations, began = self._invocations, self._now()
-        invocations.in_flight += 1
+        self._invocations.begun += 1
+        now = self._now
+        began = now()
         try:
             return await self._evaluate(mentor_ids)
         finally:
-            invocations.in_flight -= 1
-            invocations.durations.observe(self._now() - began)
+            # As Histogram.observe, without a call.
+            took = now() - began
+            self._durations.counts[bisect_left(INVOCATION_BOUNDS, took)] += 1
+            self._durations.sum += took
