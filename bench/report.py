@@ -82,8 +82,6 @@ def _of_tick(figures: dict[str, Any]) -> Iterator[Row]:
 def _of_metrics(figures: dict[str, Any]) -> Iterator[Row]:
     bound = figures["bound"]
     yield "metrics", "a walk that is counted × one that is not, processor", figures["with_scrapes"], bound
-    yield "metrics", "the same, of the fastest walks", figures["fastest_to_fastest"], bound
-    yield "metrics", "the same, from runs without a socket", figures["by_invocation"], bound
     yield "metrics", "a scrape, processor, ms", figures["scrape_seconds"] * 1e3, float("inf")
 
 

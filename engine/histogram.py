@@ -25,6 +25,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def add(self, other: Histogram) -> None:
+        """All values of another one with the same bounds."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
     def cumulative(self) -> list[tuple[float, int]]:
         """For each bound, how many values were not above it; infinity comes last."""
         return list(zip((*self.bounds, float("inf")), accumulate(self.counts), strict=True))

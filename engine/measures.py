@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from engine.histogram import Histogram
+from engine.invocations import INVOCATION_BOUNDS
 from engine.ledger import Verdict
 from engine.started_run import StartedRun
-from engine.trigger.measured import Invocations
 
 # Seconds. Up to the platform limit, and fine where a run is in danger: 25 is the soft threshold, 28 the hard
 # deadline, and what lies above 30 was answered to nobody.
@@ -32,10 +32,11 @@ OTHER = "_other"
 
 @dataclass
 class Totals:
-    """Of all runs but dry ones. None of them ever goes down.
+    """Of all runs, none of them ever goes down. Of dry ones only `invocations`: they too are a load.
 
     Mentors: `evaluated`, `errors` by class, and `unprocessed`, which is known of a run when it has ended.
-    Notifications: `dispatched` and `suppressed`, by scenario type. `durations` of ended runs, in seconds.
+    Notifications: `dispatched` and `suppressed`, by scenario type. `durations` of ended runs, and those of
+    `invocations`, in seconds.
     """
 
     runs: Counter[Verdict] = field(default_factory=Counter)
@@ -45,13 +46,13 @@ class Totals:
     errors: Counter[str] = field(default_factory=Counter)
     dispatched: Counter[str] = field(default_factory=Counter)
     suppressed: Counter[str] = field(default_factory=Counter)
+    invocations: Histogram = field(default_factory=lambda: Histogram(INVOCATION_BOUNDS))
 
 
 class Measures:
-    """`invocations` are of all runs, dry ones included: those are a load on the trigger engine as well."""
+    """Of the runs that were handed over to be watched."""
 
     def __init__(self) -> None:
-        self.invocations = Invocations()
         self._ended = Totals()
         self._under_way: list[StartedRun] = []
         self._scenario_types = _Names()
@@ -61,6 +62,11 @@ class Measures:
     def channel_depth(self) -> int:
         """Chunks that wait for a dispatcher, of all runs under way."""
         return sum(run.progress.channel_depth for run in self._under_way)
+
+    @property
+    def in_flight(self) -> int:
+        """Invocations of all runs under way."""
+        return sum(run.progress.tally.invocations.in_flight for run in self._under_way)
 
     @contextmanager
     def watching(self, run: StartedRun) -> Iterator[None]:
@@ -80,9 +86,10 @@ class Measures:
         return totals
 
     def _add(self, totals: Totals, run: StartedRun) -> None:
+        tally = run.progress.tally
+        totals.invocations.add(tally.invocations.durations)
         if run.context.dry_run:
             return
-        tally = run.progress.tally
         totals.evaluated += tally.evaluated
         totals.errors.update(self._error_classes.bound(tally.errors))
         totals.dispatched.update(self._scenario_types.bound(tally.dispatched))

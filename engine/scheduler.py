@@ -45,7 +45,6 @@ from engine.statements import load_statement
 from engine.tally import StopReason
 from engine.trigger.choice import choose_trigger_engine
 from engine.trigger.in_database import EVALUATIONS_AT_ONCE, InDatabaseTriggerEngine
-from engine.trigger.measured import MeasuredTriggerEngine
 from engine.trigger.protocol import SCENARIO_TYPE_PATTERN, RunContext, TriggerEngine
 from engine.walk import Walk
 
@@ -96,7 +95,7 @@ class Scheduler:
         self._database = database
         self._mentors = mentors
         self.measures = Measures()
-        self._trigger_engine = MeasuredTriggerEngine(trigger_engine, self.measures.invocations)
+        self._trigger_engine = trigger_engine
         self.built_in = built_in
         self._runs = runs
         self._ledger = Ledger(database)

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from engine.invocations import Invocations
 from engine.remedies import remedy_of
 from engine.trigger.protocol import Evaluation
 
@@ -45,6 +46,7 @@ class Tally:
         self.errors: Counter[str] = Counter()
         self.dispatched: Counter[str] = Counter()
         self.suppressed: Counter[str] = Counter()
+        self.invocations = Invocations()
 
     @property
     def in_hand(self) -> int:

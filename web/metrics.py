@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from quart import Blueprint, Response, request
 
-from engine import Freshness, Histogram, Scheduler, SchedulerError, Verdict
+from engine import Freshness, Histogram, Scheduler, SchedulerError, Totals, Verdict
 from web.auth import Credential, unauthorized
 from web.cached import Cached
 
@@ -83,8 +83,9 @@ class SchedulerCollector(Collector):
         self.refusals = dict.fromkeys((*_CALLERS.values(), _OPERATOR), 0)
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._of_runs()
-        yield from self._of_the_moment()
+        totals = self._scheduler.measures.totals()
+        yield from self._of_runs(totals)
+        yield from self._of_invocations(totals)
         yield from self._of_freshness()
         yield _counter(
             "scheduler_unauthorized",
@@ -93,8 +94,7 @@ class SchedulerCollector(Collector):
             self.refusals,
         )
 
-    def _of_runs(self) -> Iterator[Metric]:
-        totals = self._scheduler.measures.totals()
+    def _of_runs(self, totals: Totals) -> Iterator[Metric]:
         yield _counter(
             "scheduler_runs",
             "Ended runs of this process, by verdict; dry runs are counted nowhere but as invocations.",
@@ -125,17 +125,17 @@ class SchedulerCollector(Collector):
                 notifications.add_metric([scenario_type, result], count)
         yield notifications
 
-    def _of_the_moment(self) -> Iterator[Metric]:
+    def _of_invocations(self, totals: Totals) -> Iterator[Metric]:
         measures = self._scheduler.measures
         yield GaugeMetricFamily(
             "scheduler_invocations_in_flight",
             "Invocations of the trigger engine that are under way.",
-            measures.invocations.in_flight,
+            measures.in_flight,
         )
         yield _histogram(
             "scheduler_invocation_duration_seconds",
             "How long invocations of the trigger engine took, whether it answered, failed or was cut.",
-            measures.invocations.durations,
+            totals.invocations,
         )
         yield GaugeMetricFamily(
             "scheduler_channel_depth",
