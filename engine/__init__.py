@@ -26,7 +26,9 @@ from engine.errors import (
 )
 from engine.explanation import Explanation, Outcome, ScenarioExplanation, Visit
 from engine.freshness import Freshness
-from engine.ledger import LEASE
+from engine.histogram import Histogram
+from engine.ledger import LEASE, Verdict
+from engine.measures import Measures, Totals
 from engine.migrations import migrate
 from engine.overrides import Overrides, parse_overrides
 from engine.rights import grant_rights, service_database_url, set_service_password
@@ -57,8 +59,10 @@ __all__ = [
     "Explanation",
     "Finding",
     "Freshness",
+    "Histogram",
     "InDatabaseTriggerEngine",
     "InvalidOverride",
+    "Measures",
     "MentorNotFound",
     "MigrationError",
     "NotNow",
@@ -81,7 +85,9 @@ __all__ = [
     "Summary",
     "TickError",
     "TickStatus",
+    "Totals",
     "UnknownScenarioType",
+    "Verdict",
     "Visit",
     "diagnose",
     "enabled_scenario_types",

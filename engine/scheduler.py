@@ -1,8 +1,8 @@
 """This file is the scheduler: its parts, opened in order and closed in reverse, and the runs it carries out.
 
 A run lives in the scheduler's own nursery, not in its caller's task: a caller who hangs up does not end it,
-and a bug in it costs that run only. Nothing is kept here from one run to the next: where the last one
-stopped, and that this one is the only one, is in the ledger.
+and a bug in it costs that run only. Nothing that a run goes by is kept here from one to the next: where the
+last one stopped, and that this one is the only one, is in the ledger.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from engine.explanation import Explanation, explain
 from engine.freshness import Freshness, measure_freshness
 from engine.lease import NoLease, RecordedLease
 from engine.ledger import LEASE, Ledger
+from engine.measures import Measures
 from engine.mentors.choice import open_mentors
 from engine.mentors.protocol import IdRange, MentorSource
 from engine.migrations import pending_migrations
@@ -85,6 +86,7 @@ class Scheduler:
     """Carries out runs, one at a time, and a dry run beside. Made by `open_scheduler`.
 
     `built_in` is the trigger engine in the database, for who invokes it over HTTP, whichever the runs use.
+    `measures` is what its runs have done so far.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Scheduler:
         self._settings = settings
         self._database = database
         self._mentors = mentors
+        self.measures = Measures()
         self._trigger_engine = trigger_engine
         self.built_in = built_in
         self._runs = runs
@@ -289,10 +292,13 @@ class Scheduler:
             max_concurrency=min(settings.max_concurrency, at_once),
             invocation_timeout=settings.invocation_timeout,
         )
+        # In this task and those that it starts: from here on, every line about the run says which one it is.
+        structlog.contextvars.bind_contextvars(run_id=str(started.context.run_id))
         asked = {name: value for name, value in asdict(request).items() if value is not None}
         log.info("run_started", run_id=str(started.context.run_id), **asked)
         try:
-            await started.carry_out(limits, self._mentors, self._trigger_engine)
+            with self.measures.watching(started):
+                await started.carry_out(limits, self._mentors, self._trigger_engine)
         finally:
             self._under_way.remove(started)
 

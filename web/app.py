@@ -11,6 +11,7 @@ from web.connection import HTTPConnection
 from web.explain import explain_blueprint
 from web.freshness import freshness_blueprint
 from web.health import health_blueprint
+from web.metrics import metrics_blueprint
 from web.run import run_blueprint
 from web.runs import runs_blueprint
 from web.trigger_engine import trigger_engine_blueprint
@@ -32,6 +33,7 @@ def create_app(scheduler: Scheduler, settings: Settings) -> QuartTrio:
     if service_role_key.is_set:
         app.register_blueprint(trigger_engine_blueprint(scheduler.built_in, service_role_key))
     operator = Credential(settings.operator_token)
+    app.register_blueprint(metrics_blueprint(scheduler, settings.freshness_limit, operator))
     if operator.is_set:
         app.register_blueprint(runs_blueprint(scheduler, operator))
         app.register_blueprint(explain_blueprint(scheduler, operator))

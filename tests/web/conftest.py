@@ -10,7 +10,7 @@ import trio
 from pydantic import SecretStr
 from quart.typing import TestClientProtocol as Client
 
-from engine import Explanation, Freshness, RunRecord, RunRequest, Settings, StopReason, Summary
+from engine import Explanation, Freshness, Measures, RunRecord, RunRequest, Settings, StopReason, Summary
 from engine.errors import SchedulerError
 from engine.trigger.in_database import MentorResult
 from tests.fakes import RUN_ID
@@ -53,6 +53,7 @@ class FakeScheduler:
         self.freshness_measurements = 0
         self.explanations: dict[UUID, Explanation] = {}
         self.explained: list[UUID] = []
+        self.measures = Measures()
 
     def _raise(self) -> None:
         if self.error is not None:
