@@ -1,5 +1,6 @@
 """This folder is the scheduler without its web layer: open one, start a run, await its summary."""
 
+from engine.capacity import Capacity, advise, measure_capacity
 from engine.database import Database, open_database
 from engine.embedded import find_binaries, open_embedded_postgres
 from engine.errors import (
@@ -21,7 +22,10 @@ from engine.errors import (
 )
 from engine.freshness import Freshness
 from engine.ledger import LEASE
+from engine.live_run import LiveRun, live_run_elsewhere
 from engine.migrations import migrate
+from engine.overview import Overview
+from engine.rhythm import Rhythm, find_rhythm
 from engine.rights import grant_rights, service_database_url, set_service_password
 from engine.run_record import RunRecord, find_run, list_runs
 from engine.scheduler import RunRequest, Scheduler, open_scheduler
@@ -41,6 +45,7 @@ __all__ = [
     "LEASE",
     "MAX_MENTORS_OVER_HTTP",
     "SCENARIO_TYPE_PATTERN",
+    "Capacity",
     "ConfigurationError",
     "Database",
     "DatabaseUnavailable",
@@ -49,10 +54,13 @@ __all__ = [
     "EmbeddedPostgresError",
     "Freshness",
     "InDatabaseTriggerEngine",
+    "LiveRun",
     "MigrationError",
     "NotNow",
     "NotReady",
+    "Overview",
     "RequestRefused",
+    "Rhythm",
     "RunFailed",
     "RunInProgress",
     "RunRecord",
@@ -67,15 +75,19 @@ __all__ = [
     "TickError",
     "TickStatus",
     "UnknownScenarioType",
+    "advise",
     "diagnose",
     "enabled_scenario_types",
     "find_binaries",
+    "find_rhythm",
     "find_run",
     "grant_rights",
     "install_tick",
     "is_loopback",
     "list_runs",
+    "live_run_elsewhere",
     "load_settings",
+    "measure_capacity",
     "migrate",
     "open_database",
     "open_embedded_postgres",
