@@ -146,7 +146,9 @@ async def _run(
 def runs(run_id: UUID | None, limit: int, as_json: bool) -> None:
     """What the ledger says of the latest runs, or all it says of the one with RUN_ID.
 
-    Below them, how many mentors fit in one budget at that rate, and what to change once that is near. Read from the database, so it needs no server. With --json, `jq` takes it as it is: for example
+    Below the table, how many mentors fit in one budget at that rate, and what to change once that is near.
+
+    Read from the database, so it needs no server. With --json, `jq` takes it as it is: for example
     `scenario-scheduler runs --json | jq 'select(.verdict != "completed")'`.
     """
     settings = load_settings("database_url")

@@ -22,8 +22,8 @@ from hypercorn.trio import serve
 from pydantic import SecretStr
 
 from engine import Settings
-from tests.browser.states import NOW
 from tests.web.conftest import TOKEN, FakeScheduler
+from tests.web.states import NOW
 from web.app import create_app
 from web.serve import base_url, open_listener
 
