@@ -31,6 +31,12 @@ TAB_STOPS = """() => [...document.querySelectorAll('a[href], button, input, summ
   .map((each) => ({tabindex: each.tabIndex, top: each.getBoundingClientRect().top}))"""
 
 
+# The page also asks every quarter of a minute; what is tested is that it does when something happens.
+NO_REFRESH = (
+    "const every = setInterval; setInterval = (act, pause) => (pause < 10_000 ? every(act, pause) : 0);"
+)
+
+
 def assert_accessible(page: Any) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
@@ -89,6 +95,7 @@ def test_a_database_that_goes_away_is_shown_without_a_reload_and_so_is_its_retur
     def visit(page: Any) -> None:
         seen = Seen()
         seen.watch(page)
+        page.add_init_script(NO_REFRESH)
         log_in(page, site.url)
         site.change(states.away)
         wait_for_headline(page, "The ledger can't be read")
@@ -128,6 +135,7 @@ def test_a_run_is_watched_from_its_beginning_to_its_bar_without_a_reload(
     def visit(page: Any) -> None:
         seen = Seen()
         seen.watch(page)
+        page.add_init_script(NO_REFRESH)
         log_in(page, site.url)
         page.evaluate("window.wasNotReloaded = true")
         bar, live = page.get_by_role("progressbar"), page.get_by_text("A run is under way")
@@ -201,6 +209,26 @@ def test_a_bar_shows_its_counts_on_a_phone_when_it_is_touched(
     browser.on_page(visit, **PHONE)
 
 
+def test_the_counts_are_seen_when_the_focus_goes_to_a_bar_that_was_out_of_sight(
+    browser: Browser, site: Site
+) -> None:
+    site.change(states.good)
+
+    def visit(page: Any) -> None:
+        log_in(page, site.url)
+        page.get_by_role("button", name="Log out").focus()
+        page.keyboard.press("Tab")
+        page.locator("#timeline").evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
+        assert page.evaluate("scrollY") > 0
+        tip = page.locator("#tip").bounding_box()
+        assert tip is not None
+        assert 0 <= tip["y"] <= page.viewport_size["height"] - tip["height"]
+
+    browser.on_page(visit, viewport={"width": 360, "height": 400})
+
+
 def test_the_bars_are_one_stop_of_the_keyboard_and_the_arrows_go_through_them(
     browser: Browser, site: Site, keep: Keep
 ) -> None:
@@ -268,6 +296,7 @@ def test_what_somebody_reads_stays_where_it_is_when_the_charts_are_renewed(
     site.change(states.good)
 
     def visit(page: Any) -> None:
+        page.add_init_script(NO_REFRESH)
         log_in(page, site.url)
         page.locator("summary").click()
         page.locator(f"#run-{states.run_id(30)}").focus()
@@ -275,6 +304,9 @@ def test_what_somebody_reads_stays_where_it_is_when_the_charts_are_renewed(
         wait_for_headline(page, "were not evaluated")
         assert page.locator("details").get_attribute("open") is not None
         assert page.evaluate("document.activeElement.id") == f"run-{states.run_id(30)}"
+        assert page.locator("#tip").is_visible()
+        assert page.locator('#timeline .bar[tabindex="0"]').count() == 1
+        assert page.locator("#timeline .bar title").count() == 0
 
     browser.on_page(visit)
 

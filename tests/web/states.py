@@ -14,6 +14,10 @@ from tests.web.conftest import FakeScheduler
 NOW = datetime(2026, 11, 23, 10, 0, 40, tzinfo=UTC)
 TYPES = ("expiry", "inactivity", "milestone")
 LIMIT = 900.0
+
+# As long as a scenario type can be.
+LONG_TYPE = "a_scenario_of_the_users_own_whose_type_is_54_long_____"
+
 MENTORS = 12_300
 
 
@@ -141,7 +145,7 @@ def partial(scheduler: FakeScheduler) -> None:
             seconds=25.3,
             mentors=mentors,
             unprocessed=9_000 + 37 * (index % 9),
-            dispatched=each.dispatched,
+            dispatched={LONG_TYPE: index % 7, **each.dispatched},
             suppressed=each.suppressed,
         )
         for index, each in enumerate(runs)

@@ -73,6 +73,7 @@ def test_lines_have_labels_that_do_not_lie_on_one_another() -> None:
         labelled = sorted(number(level.top) for level in drawn.levels if level.label)
         assert all(lower - upper >= 6 for upper, lower in pairwise(labelled))
         assert [level.kind for level in drawn.levels if level.name] == ["limit", "soft"]
+        assert all(level.label for level in drawn.levels if level.kind == "tick")
 
 
 def test_a_bar_is_named_by_its_counts_for_who_can_not_see_it() -> None:

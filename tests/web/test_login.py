@@ -263,7 +263,11 @@ async def test_after_five_failures_the_pause_doubles_up_to_half_a_minute(
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, str(pause))
         assert f"try again in {pause} s" in await refused.get_data(as_text=True)
         await trio.sleep(pause)
+    token = await form_token(client)
     await log_in(client)
+    for _ in range(2):  # forgiven
+        response = await client.post("/login", form={"form_token": token, "token": "wrong"})
+        assert response.status_code == 401
 
 
 async def test_many_at_once_get_no_more_tries_than_one_after_the_other(

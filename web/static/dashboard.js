@@ -122,6 +122,7 @@ function sayOver() {
 // --- Tooltips, the arrow keys, and local time ---
 
 const tip = byId("tip");
+let tipped = null; // the part whose tip is shown
 
 function dress() {
   for (const time of document.querySelectorAll("time[datetime]")) {
@@ -146,14 +147,23 @@ function showTip(part) {
   const lines = [part.dataset.at && localTime(part), part.dataset.lines, part.dataset.pause];
   tip.textContent = lines.filter(Boolean).join("\n");
   tip.hidden = false;
-  const around = (part.querySelector(".body, rect") || part).getBoundingClientRect();
+  tipped = part;
+  placeTip();
+}
+
+// Also when the page is scrolled, as it is when the focus goes to a bar that is out of sight.
+function placeTip() {
+  if (!tipped?.isConnected) return hideTip();
+  const around = (tipped.querySelector(".body, rect") || tipped).getBoundingClientRect();
   const middle = around.left + around.width / 2 - tip.offsetWidth / 2;
   const above = around.top - tip.offsetHeight - 16;
   tip.style.left = `${Math.max(8, Math.min(middle, document.documentElement.clientWidth - tip.offsetWidth - 8))}px`;
-  tip.style.top = `${above > 4 ? above : around.bottom + 8}px`;
+  const below = Math.max(8, Math.min(around.bottom + 8, innerHeight - tip.offsetHeight - 8));
+  tip.style.top = `${above > 4 ? above : below}px`;
 }
 
 function hideTip() {
+  tipped = null;
   tip.hidden = true;
 }
 
@@ -166,7 +176,8 @@ document.addEventListener("pointerover", (event) => {
 });
 document.addEventListener("focusin", (event) => (parted(event) ? showTip(parted(event)) : hideTip()));
 document.addEventListener("focusout", hideTip);
-addEventListener("scroll", hideTip, { passive: true });
+addEventListener("scroll", placeTip, { passive: true });
+addEventListener("resize", placeTip);
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") return hideTip();
