@@ -28,7 +28,7 @@ KEEP_ALIVE = 10.0
 # Milliseconds after which a browser comes back when a stream has ended.
 COME_BACK_AFTER = 1_000
 
-# Streams at once. One costs 0.2 ms of the event loop at each look.
+# Streams at once. An event costs 0.17 ms, so that fifty of them take 2% of a core while a run is under way.
 STREAMS_AT_ONCE = 50
 
 # Seconds after which who finds no place may ask again; the page does without, by asking for itself.

@@ -311,6 +311,33 @@ def test_what_somebody_reads_stays_where_it_is_when_the_charts_are_renewed(
     browser.on_page(visit)
 
 
+def test_a_page_that_is_out_of_sight_holds_no_stream_and_catches_up_when_it_is_seen(
+    browser: Browser, site: Site
+) -> None:
+    site.change(states.good)
+
+    def set_hidden(page: Any, hidden: bool) -> None:
+        page.evaluate(
+            """hidden => {
+              Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+              document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            hidden,
+        )
+
+    def visit(page: Any) -> None:
+        page.add_init_script(NO_REFRESH)
+        log_in(page, site.url)
+        with page.expect_event("requestfailed", lambda request: request.url.endswith("/dashboard/events")):
+            set_hidden(page, True)
+        site.change(states.live)
+        with page.expect_request("**/dashboard/events"):
+            set_hidden(page, False)
+        page.get_by_text("A run is under way", exact=True).wait_for()
+
+    browser.on_page(visit)
+
+
 def test_without_javascript_the_page_is_the_same_and_stands_still(
     browser: Browser, site: Site, keep: Keep
 ) -> None:

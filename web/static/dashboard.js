@@ -65,9 +65,23 @@ function replaceOverview(html) {
 // --- What changes: the run under way, by server-sent events ---
 
 let lostSince = null;
-const source = new EventSource("/dashboard/events");
+let source = null;
 
-source.onmessage = (event) => {
+// Not while the page is out of sight: a browser opens no more than six connections to one host.
+function connect() {
+  if (isOver || document.hidden) return;
+  source = new EventSource("/dashboard/events");
+  source.onmessage = hear;
+  source.onerror = lose;
+}
+
+function disconnect() {
+  source?.close();
+  source = null;
+  lostSince = null;
+}
+
+function hear(event) {
   lostSince = null;
   byId("connection").textContent = "";
   const sight = JSON.parse(event.data);
@@ -94,27 +108,32 @@ source.onmessage = (event) => {
     latest = sight.latest;
     refresh();
   }
-};
+}
 
-source.onerror = () => {
+function lose() {
   lostSince ??= Date.now();
   if (source.readyState === EventSource.CLOSED) refresh(); // refused for good: is it the session?
-};
+}
 
 setInterval(() => {
   if (isOver) return;
   if (lostSince && Date.now() - lostSince > SAY_LOST_AFTER) {
     byId("connection").textContent =
-      source.readyState === EventSource.CLOSED ? "Not live: refreshed every 15 s" : "Connection lost; trying again …";
+      source?.readyState === EventSource.CLOSED ? "Not live: refreshed every 15 s" : "Connection lost; trying again …";
   }
 }, 1_000);
 setInterval(() => document.hidden || refresh(), REFRESH_PAUSE);
-document.addEventListener("visibilitychange", () => document.hidden || refresh());
-addEventListener("pagehide", () => source.close());
+document.addEventListener("visibilitychange", () => {
+  disconnect();
+  if (document.hidden) return;
+  refresh();
+  connect();
+});
+addEventListener("pagehide", disconnect);
 
 function sayOver() {
   isOver = true;
-  source.close();
+  disconnect();
   const link = Object.assign(document.createElement("a"), { href: "/login", textContent: "Log in again" });
   byId("connection").replaceChildren("This session has ended. ", link);
 }
@@ -194,3 +213,4 @@ document.addEventListener("keydown", (event) => {
 });
 
 dress();
+connect();
