@@ -1,5 +1,6 @@
 """This folder is the scheduler without its web layer: open one, start a run, await its summary."""
 
+from engine.capacity import Capacity, advise, measure_capacity
 from engine.database import Database, open_database
 from engine.doctor.examine import examine
 from engine.doctor.finding import Finding
@@ -28,9 +29,12 @@ from engine.explanation import Explanation, Outcome, ScenarioExplanation, Visit
 from engine.freshness import Freshness
 from engine.histogram import Histogram
 from engine.ledger import LEASE, Verdict
+from engine.live_run import LiveRun, live_run_elsewhere
 from engine.measures import Measures, Totals
 from engine.migrations import migrate
 from engine.overrides import Overrides, parse_overrides
+from engine.overview import Overview
+from engine.rhythm import Rhythm, find_rhythm
 from engine.rights import grant_rights, service_database_url, set_service_password
 from engine.run_record import RunRecord, find_run, list_runs
 from engine.scheduler import RunRequest, Scheduler, open_scheduler
@@ -50,6 +54,7 @@ __all__ = [
     "LEASE",
     "MAX_MENTORS_OVER_HTTP",
     "SCENARIO_TYPE_PATTERN",
+    "Capacity",
     "ConfigurationError",
     "Database",
     "DatabaseUnavailable",
@@ -62,6 +67,7 @@ __all__ = [
     "Histogram",
     "InDatabaseTriggerEngine",
     "InvalidOverride",
+    "LiveRun",
     "Measures",
     "MentorNotFound",
     "MigrationError",
@@ -70,7 +76,9 @@ __all__ = [
     "Outcome",
     "Overrides",
     "OverridesUnsupported",
+    "Overview",
     "RequestRefused",
+    "Rhythm",
     "RunFailed",
     "RunInProgress",
     "RunRecord",
@@ -89,16 +97,20 @@ __all__ = [
     "UnknownScenarioType",
     "Verdict",
     "Visit",
+    "advise",
     "diagnose",
     "enabled_scenario_types",
     "examine",
     "find_binaries",
+    "find_rhythm",
     "find_run",
     "grant_rights",
     "install_tick",
     "is_loopback",
     "list_runs",
+    "live_run_elsewhere",
     "load_settings",
+    "measure_capacity",
     "migrate",
     "open_database",
     "open_embedded_postgres",

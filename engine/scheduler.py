@@ -34,11 +34,13 @@ from engine.explanation import Explanation, explain
 from engine.freshness import Freshness, measure_freshness
 from engine.lease import NoLease, RecordedLease
 from engine.ledger import LEASE, Ledger
+from engine.live_run import LiveRun, live_run_here
 from engine.measures import Measures
 from engine.mentors.choice import open_mentors
 from engine.mentors.protocol import IdRange, MentorSource
 from engine.migrations import pending_migrations
 from engine.overrides import Overrides, read_overrides
+from engine.overview import Overview, read_overview
 from engine.run import Limits, Progress
 from engine.run_id import new_run_id
 from engine.run_record import RunRecord, find_run, list_runs
@@ -109,7 +111,7 @@ class Scheduler:
         self._under_way: list[StartedRun] = []
         self._beginning: list[trio.Event] = []
         self._latest: StartedRun | None = None
-        self._draining = False
+        self._draining = trio.Event()
 
     async def start(self, request: RunRequest, *, asked_at: float | None = None) -> StartedRun:
         """Begin a run. Its budget counts from `asked_at` on trio's clock, by default from this call.
@@ -141,7 +143,7 @@ class Scheduler:
             else await self._begin_run(context, budget)
         )
         # Nothing below awaits: what was begun is carried out.
-        if self._draining:
+        if self.is_draining:
             started.progress.walk.stop(StopReason.DRAINING)
         self._latest = started
         self._runs.start_soon(self._carry_out, started, request)
@@ -152,9 +154,28 @@ class Scheduler:
         """Of the run that was begun last, under way or ended; None before the first."""
         return self._latest.progress if self._latest else None
 
+    @property
+    def live_run(self) -> LiveRun | None:
+        """The run that this process carries out at this moment; a dry run is none."""
+        for started in self._under_way:
+            if not (started.context.dry_run or started.has_ended):
+                return live_run_here(started)
+        return None
+
+    @property
+    def is_draining(self) -> bool:
+        return self._draining.is_set()
+
+    async def wait_until_draining(self) -> None:
+        """For whatever has no end of its own.
+
+        **Cancellation:** leaves nothing behind.
+        """
+        await self._draining.wait()
+
     def drain(self) -> None:
         """Begin no further run, and no further page or chunk of the one under way."""
-        self._draining = True
+        self._draining.set()
         for started in self._under_way:
             started.progress.walk.stop(StopReason.DRAINING)
 
@@ -193,6 +214,16 @@ class Scheduler:
         """Is everybody being reached? Raises and cancels as `engine.freshness.measure_freshness`."""
         return await measure_freshness(self._database, self._settings.freshness_limit)
 
+    async def read_overview(self, *, limit: int) -> Overview:
+        """The latest runs, at most `limit`, and freshness. Raises as `check_ready`, and StatementFailed.
+
+        **Cancellation:** leaves nothing behind.
+        """
+        await self.check_ready()
+        return await read_overview(
+            self._database, limit=limit, lease=LEASE, freshness_limit=self._settings.freshness_limit
+        )
+
     async def list_runs(self, *, before: UUID | None, limit: int) -> list[RunRecord]:
         """Newest first, at most `limit`; the rest as `engine.run_record.list_runs`."""
         return await list_runs(self._database, before=before, limit=limit, lease=LEASE)
@@ -220,7 +251,7 @@ class Scheduler:
         return sorted(row["scenario_type"] for row in rows if row["enabled"])
 
     def _refuse_while_draining(self) -> None:
-        if self._draining:
+        if self.is_draining:
             raise Draining("The service is shutting down and begins no run; ask again later.", RETRY_AFTER)
 
     def _check_overrides_supported(self, *, dry_run: bool) -> None:

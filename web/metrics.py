@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from quart import Blueprint, Response, request
 
 from engine import Freshness, Histogram, Scheduler, SchedulerError, Totals, Verdict
-from web.auth import Credential, unauthorized
+from web.auth import Operator, unauthorized
 from web.cached import Cached
 
 # Of what generate_latest writes; the constants for it changed their meaning between releases.
@@ -38,7 +38,7 @@ _CALLERS = {"run": "run", "trigger_engine": "trigger_engine"}
 _OPERATOR = "operator"
 
 
-def metrics_blueprint(scheduler: Scheduler, freshness_limit: float, operator: Credential) -> Blueprint:
+def metrics_blueprint(scheduler: Scheduler, freshness_limit: float, operator: Operator) -> Blueprint:
     blueprint = Blueprint("metrics", __name__)
     collector = SchedulerCollector(scheduler, freshness_limit)
     registry = CollectorRegistry()
@@ -55,7 +55,7 @@ def metrics_blueprint(scheduler: Scheduler, freshness_limit: float, operator: Cr
 
     @blueprint.get("/metrics")
     async def get_metrics() -> Response:
-        if operator.is_set and not operator.opens_with_bearer(request.headers.getlist("Authorization")):
+        if operator.is_set and not await operator.is_asking():
             return unauthorized("Bearer")
         known = None
         with trio.move_on_after(DATABASE_PATIENCE):

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from engine import RunRecord, Scheduler, SchedulerError, StopReason, TickStatus
+from engine import Capacity, RunRecord, Scheduler, SchedulerError, StopReason, TickStatus
 
 # Seconds between two looks at the tally: smooth to the eye, nothing to the processor.
 REFRESH_PAUSE = 0.1
@@ -128,6 +128,12 @@ def records_table(records: Sequence[RunRecord], width: int) -> Table:
             *([str(record.run_id)] if with_ids else []),
         )
     return table
+
+
+def capacity_line(capacity: Capacity, advice: str | None) -> str:
+    """How many fit in one budget; yellow, and with what to change, when they nearly fill it."""
+    line = f"Capacity: {capacity.sentence()}"
+    return f"[yellow]{line}[/] {advice}" if advice else line
 
 
 def jobs_table(status: TickStatus) -> Table:

@@ -36,7 +36,7 @@ MOST_BYTES = 64 * 1024
 # What the service says in `WWW-Authenticate` to a tick without its secret, and nobody else does.
 CHALLENGE = 'SharedSecret realm="scenario-scheduler"'
 
-_READ_CLOCK = load_statement("read_clock")
+_READ_CLOCK = load_statement("read_machine_clock")
 _EVALUATE = load_statement("evaluate")
 
 
