@@ -147,12 +147,14 @@ def _not_answered(status: TickStatus) -> str | None:
 
 def _wrong_with_latest(settled: list[Invocation]) -> str | None:
     latest, *before = settled
-    if latest.status_code == 409 and before and before[0].status_code == 409:
+    if latest.status_code != 409 or not before:
+        return _wrong_with(latest)
+    if before[0].status_code == 409:
         return (
             "ticks come while a run is still under way (409, twice in a row): make the schedule's interval "
             "longer than a run takes"
         )
-    return _wrong_with(latest)
+    return _wrong_with(before[0])  # a 409 says nothing of what was wrong before it
 
 
 def _wrong_with(invocation: Invocation) -> str | None:

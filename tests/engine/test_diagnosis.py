@@ -211,6 +211,11 @@ def test_a_tick_under_way_does_not_hide_that_the_one_before_was_refused() -> Non
     assert "refuses the secret" in str(diagnose(status))
 
 
+def test_a_run_under_way_does_not_hide_that_the_tick_before_was_answered_by_somebody_else() -> None:
+    status = replace(WELL, invocations=[refused(409, "run_in_progress"), refused(200, None, 5)])
+    assert "somebody else answers" in str(diagnose(status))
+
+
 def of_jobs(*invocations: Invocation) -> TickStatus:
     """Two jobs, one for each scenario, that tick as they should."""
     return replace(WELL, jobs=[job(10.0, "expiry"), job(10.0, "inactivity")], invocations=invocations)
