@@ -4,8 +4,8 @@
 --
 -- Returns a row for each of these runs, the latest of a job first, and one for a job that never ran: job_id, name,
 -- schedule, command, active, scenario_types (as schedule_tick wrote them into the command; null for every enabled
--- one); and of the run run_id, started_at, age in seconds since then, status and message, all null for a job that never ran.
--- pg_cron's `succeeded` says that invoke ran, and nothing of the answer.
+-- one); and of the run run_id, started_at, age in seconds since then, status and message, all null for a job that
+-- never ran. pg_cron's `succeeded` says that invoke ran, and nothing of the answer.
 select j.jobid as job_id,
        coalesce(j.jobname::text, format('job %s', j.jobid)) as name,
        j.schedule,
