@@ -42,7 +42,7 @@ from engine.seeding import seed_mentors
 from engine.settings import MAX_MENTORS_OVER_HTTP, Settings, is_loopback, load_settings, service_url
 from engine.started_run import StartedRun
 from engine.tally import StopReason, Summary
-from engine.tick.diagnosis import diagnose
+from engine.tick.diagnosis import describe_first_ticks, diagnose
 from engine.tick.install import enabled_scenario_types, install_tick, remove_tick
 from engine.tick.jobs import plan_jobs
 from engine.tick.status import TickStatus, read_tick_status
@@ -98,6 +98,7 @@ __all__ = [
     "Verdict",
     "Visit",
     "advise",
+    "describe_first_ticks",
     "diagnose",
     "enabled_scenario_types",
     "examine",

@@ -13,6 +13,7 @@ from engine.database import Database, Transaction
 from engine.errors import StatementFailed, TickError
 from engine.statements import Statement, load_statement
 from engine.tick.as_cron import as_cron
+from engine.tick.home import why_no_pg_cron
 from engine.tick.jobs import PURGE, Job
 
 # Seconds that a caller waits for longer than the platform limit: what pg_net needs to get to a request,
@@ -146,15 +147,7 @@ async def _inspect(transaction: Transaction) -> Any:
     if not found["is_migrated"]:
         raise TickError("The database is not migrated to this version; run `scenario-scheduler migrate`.")
     if not found["pg_cron"]:
-        elsewhere = found["cron_database"]
-        raise TickError(
-            "pg_cron is not in this database; run `create extension pg_cron` "
-            + (
-                f"after setting cron.database_name, which is {elsewhere}, to this database."
-                if elsewhere
-                else "(on a server of your own, with shared_preload_libraries = 'pg_cron' before)."
-            )
-        )
+        raise TickError(f"{why_no_pg_cron(found['database'], found['cron_database'])}.")
     return found
 
 
