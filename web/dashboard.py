@@ -8,6 +8,7 @@ import structlog
 import trio
 from markupsafe import Markup, escape
 from quart import Blueprint, Response, redirect, render_template, request
+from quart_schema import hide
 
 from engine import Scheduler, SchedulerError, Settings
 from web.answers import DATABASE_RETRY_AFTER
@@ -60,6 +61,7 @@ def dashboard_blueprint(
         return make_view(await memory.answer(), sight, settings)
 
     @blueprint.get(HOME)
+    @hide
     async def get_dashboard() -> Response:
         if not await operator.is_asking():
             return unauthorized("Bearer") if "Authorization" in request.headers else _to_entrance()
@@ -73,6 +75,7 @@ def dashboard_blueprint(
         return page
 
     @blueprint.get(f"{HOME}/overview")
+    @hide
     async def get_overview() -> Response:
         """The same without what surrounds it, for the page that is open already.
 

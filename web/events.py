@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 
 import trio
 from quart import Blueprint, Response
+from quart_schema import hide
 
 from engine import Scheduler, Settings
 from web.answers import refusal
@@ -41,6 +42,7 @@ def events_blueprint(scheduler: Scheduler, settings: Settings, operator: Operato
     places = trio.CapacityLimiter(STREAMS_AT_ONCE)
 
     @blueprint.get("/dashboard/events")
+    @hide
     async def get_events() -> Response:
         if places.available_tokens == 0:
             return refusal(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 from quart import Blueprint, Response
+from quart_schema import hide
 
 from web.answers import Refused
 
@@ -50,6 +51,7 @@ def static_blueprint() -> Blueprint:
     contents = {name: (folder / name).read_bytes() for name in _STATIC}
 
     @blueprint.get("/static/<name>")
+    @hide
     async def get_static(name: str) -> Response:
         if name not in contents:
             raise Refused(404, "not_found", "There is no such file.")
