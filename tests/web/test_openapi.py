@@ -15,6 +15,7 @@ import web
 from engine import OverridesUnsupported, SchedulerError
 from tests.web.conftest import FakeScheduler, make_settings
 from tests.web.documented import FOR_BROWSERS, document_of
+from tests.web.test_login import cookies_of, post_login
 from web import answers
 from web.answers import error_code_of
 from web.app import create_app
@@ -181,6 +182,20 @@ async def test_every_error_of_the_engine_that_can_get_here_is_documented(app: An
     # Another configuration is tried from the command line alone.
     for kind in kinds - {OverridesUnsupported}:
         assert error_code_of(kind)[:2] in documented, kind
+
+
+async def test_a_session_opens_what_is_documented_to_open_to_it_and_nothing_else(app: Any) -> None:
+    document = document_of(app)
+    client = app.test_client()
+    cookie = cookies_of(await post_login(client))["scheduler_session"].partition(";")[0].partition("=")
+    assert cookie[0] == document["components"]["securitySchemes"]["operatorSession"]["name"]
+    headers = {"Cookie": "".join(cookie)}
+    client = app.test_client(use_cookies=False)
+    for name, operation in operations_of(document):
+        method, path = name.replace("{run_id}", "x").split()
+        response = await client.open(path, method=method, headers=headers)
+        is_open = not operation["security"] or {"operatorSession": []} in operation["security"]
+        assert (response.status_code != 401) is is_open, name
 
 
 # --- quart-schema documents, and does nothing else ---
