@@ -8,7 +8,6 @@ import structlog
 import trio
 from markupsafe import Markup, escape
 from quart import Blueprint, Response, redirect, render_template, request
-from quart_schema import hide
 
 from engine import Scheduler, SchedulerError, Settings
 from web.answers import DATABASE_RETRY_AFTER
@@ -17,6 +16,7 @@ from web.cached import Cached
 from web.charts.timeline import KINDS
 from web.csrf import FIELD, FormTokens
 from web.login import ENTRANCE, HOME
+from web.openapi import for_browsers
 from web.pages import protect_page
 from web.view import RUNS_SHOWN, Known, View, make_view
 from web.watch import Watch
@@ -61,7 +61,7 @@ def dashboard_blueprint(
         return make_view(await memory.answer(), sight, settings)
 
     @blueprint.get(HOME)
-    @hide
+    @for_browsers
     async def get_dashboard() -> Response:
         if not await operator.is_asking():
             return unauthorized("Bearer") if "Authorization" in request.headers else _to_entrance()
@@ -75,7 +75,7 @@ def dashboard_blueprint(
         return page
 
     @blueprint.get(f"{HOME}/overview")
-    @hide
+    @for_browsers
     async def get_overview() -> Response:
         """The same without what surrounds it, for the page that is open already.
 

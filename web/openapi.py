@@ -26,6 +26,7 @@ from quart_schema import (
     document_querystring,
     document_request,
     document_response,
+    hide,
     security_scheme,
 )
 from werkzeug.routing import BaseConverter, Rule
@@ -152,6 +153,11 @@ def describe(
 
 class Document(RootModel[dict[str, Any]]):
     """An OpenAPI 3.1 document."""
+
+
+def for_browsers(route: RouteT) -> RouteT:
+    """Leave the route out: it is for a page of ours, and this says so where `describe` would stand."""
+    return hide(route)
 
 
 def openapi_blueprint(app: Quart) -> Blueprint:
