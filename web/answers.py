@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import structlog
 from quart import Response, jsonify, request
@@ -45,6 +46,21 @@ _STATUS_AND_CODE: dict[type[SchedulerError], tuple[int, str]] = {
 _INTERNAL = "Something went wrong here; its cause is in the log of the service."
 
 
+class ErrorCode(NamedTuple):
+    """One way to say no, and whether Retry-After is said with it."""
+
+    status: int
+    code: str
+    retry_after: bool = False
+
+
+def error_code_of(kind: type[SchedulerError]) -> ErrorCode:
+    """What becomes of an error of the engine's."""
+    return ErrorCode(
+        *_STATUS_AND_CODE.get(kind, (500, "internal")), issubclass(kind, NotNow | DatabaseUnavailable)
+    )
+
+
 class Refused(Exception):
     """An answer other than the one asked for, raised anywhere below a route."""
 
@@ -74,7 +90,7 @@ def register_error_answers(app: QuartTrio) -> None:
 
     @app.errorhandler(SchedulerError)
     async def scheduler_error(error: SchedulerError) -> Response:
-        status, code = _STATUS_AND_CODE.get(type(error), (500, "internal"))
+        status, code, _ = error_code_of(type(error))
         say = log.error if status == 500 else log.warning
         say("request_refused", path=request.path, code=code, reason=str(error))
         headers = {}

@@ -16,6 +16,7 @@ from web.freshness import freshness_blueprint
 from web.health import health_blueprint
 from web.login import login_blueprint
 from web.metrics import metrics_blueprint
+from web.openapi import openapi_blueprint
 from web.pages import static_blueprint
 from web.run import run_blueprint
 from web.runs import runs_blueprint
@@ -35,6 +36,7 @@ def create_app(scheduler: Scheduler, settings: Settings) -> QuartTrio:
     register_error_answers(app)
     app.register_blueprint(health_blueprint(scheduler))
     app.register_blueprint(freshness_blueprint(scheduler))
+    app.register_blueprint(openapi_blueprint(app))
     app.register_blueprint(run_blueprint(scheduler, Credential(settings.secret, settings.secret_next)))
     service_role_key = Credential(settings.service_role_key)
     if service_role_key.is_set:

@@ -64,18 +64,37 @@ def commands() -> None:
     """Looks at every active mentor on a schedule, inside a hard time budget, and notifies nobody twice.
 
     Settings come from the environment; the README has their table. Exit codes: 0 done, 1 partial or failed,
-    2 usage, 3 configuration.
+    2 usage, 3 configuration. Each command says more with --help.
+
+    \b
+    Examples:
+      scenario-scheduler demo
+      scenario-scheduler doctor
     """
 
 
 @commands.command()
 @click.option(
-    "--mentors", type=click.IntRange(0, 1_000_000), default=500, show_default=True, help="How many to seed."
+    "--mentors",
+    metavar="N",
+    type=click.IntRange(0, 1_000_000),
+    default=500,
+    show_default=True,
+    help="How many to seed.",
 )
 @click.option("--once", is_flag=True, help="Leave after the summary, instead of serving until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON, alone on standard output.")
 def demo(mentors: int, once: bool, as_json: bool) -> None:
-    """See it work: a Postgres of its own, mentors, the server, and one tick over HTTP."""
+    """See it work: one tick over HTTP, on a Postgres of its own.
+
+    It migrates, seeds, serves, and ticks as pg_cron would; then it shows the summary and where the dashboard
+    is, and serves on until Ctrl-C. It needs no settings, and leaves nothing behind.
+
+    \b
+    Examples:
+      scenario-scheduler demo
+      scenario-scheduler demo --mentors 5000 --once --json
+    """
     from web.demo import run_demo
 
     configure_logging(logging.WARNING)
@@ -84,7 +103,15 @@ def demo(mentors: int, once: bool, as_json: bool) -> None:
 
 @commands.command()
 def serve() -> None:
-    """Serve POST /run until SIGTERM, then drain."""
+    """Serve POST /run until SIGTERM, then drain.
+
+    Needs DATABASE_URL and SCHEDULER_SECRET, and listens on SCHEDULER_BIND, by default 127.0.0.1:8000. Its log
+    is on standard error, a JSON object a line. A second SIGTERM ends it at once.
+
+    \b
+    Examples:
+      SCHEDULER_BIND=127.0.0.1:9000 scenario-scheduler serve
+    """
     from web.serve import open_listener
     from web.serve import serve as serve_until_signalled
 
@@ -114,7 +141,17 @@ def serve() -> None:
     help="With --dry-run: try another value, or TYPE.cooldown=3d, beside those in force; may be repeated.",
 )
 def run(as_json: bool, dry_run: bool, scenario_types: tuple[str, ...], assignments: tuple[str, ...]) -> None:
-    """One run from the shell. Ctrl-C drains it, and the summary says what was left."""
+    """One run from the shell.
+
+    Ctrl-C drains it, and the summary says what was left. Exit code 1 if it was partial, or if nobody could be
+    evaluated. Needs DATABASE_URL, and no server.
+
+    \b
+    Examples:
+      scenario-scheduler run --json
+      scenario-scheduler run --dry-run --scenario inactivity
+      scenario-scheduler run --dry-run --set inactivity.days=21
+    """
     configure_logging(logging.ERROR)
     request = RunRequest(tuple(sorted(set(scenario_types))) or None, dry_run, source="command line")
     if assignments:
@@ -155,16 +192,29 @@ async def _run(
 @commands.command()
 @click.argument("run_id", type=click.UUID, required=False)
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many, newest first."
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="How many, newest first.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per run, each on a line of its own.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="A JSON object per run, a line each, on standard output."
+)
 def runs(run_id: UUID | None, limit: int, as_json: bool) -> None:
-    """What the ledger says of the latest runs, or all it says of the one with RUN_ID.
+    """What the ledger says of the latest runs, or of one.
 
-    Below the table, how many mentors fit in one budget at that rate, and what to change once that is near.
+    All there is to say of the one with RUN_ID, if it is given. Below the table, how many mentors fit in one
+    budget at that rate, and what to change once that is near.
 
-    Read from the database, so it needs no server. With --json, `jq` takes it as it is: for example
-    `scenario-scheduler runs --json | jq 'select(.verdict != "completed")'`.
+    Needs DATABASE_URL, and no server.
+
+    \b
+    Examples:
+      scenario-scheduler runs --limit 5
+      scenario-scheduler runs 019ab0c5-7b1e-7c3a-9a64-0d5b7f0f6a11
+      scenario-scheduler runs --json | jq 'select(.verdict != "completed")'
     """
     settings = load_settings("database_url")
     records = trio.run(_read_ledger, settings, run_id, limit)
@@ -199,10 +249,17 @@ async def _read_ledger(settings: Settings, run_id: UUID | None, limit: int) -> l
     "--with-example-tables", is_flag=True, help="Also make peer_mentors, assignments and activities."
 )
 def migrate_database(with_example_tables: bool) -> None:
-    """Bring the schema `scheduler` and its roles up to date; safe to repeat, and to run twice at once.
+    """Bring the schema `scheduler` and its roles up to date.
 
-    As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set. Run
-    it again when you have replaced a view, or turned row-level security on: it grants what is then needed.
+    Safe to repeat, and to run twice at once. Run it again when you have replaced a view, or turned row-level
+    security on: it grants what is then needed.
+
+    As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set.
+
+    \b
+    Examples:
+      scenario-scheduler migrate
+      scenario-scheduler migrate --with-example-tables
     """
     settings = load_settings("administrator_url")
 
@@ -216,9 +273,20 @@ def migrate_database(with_example_tables: bool) -> None:
 
 
 @commands.command()
-@click.option("--mentors", type=click.IntRange(1, 10_000_000), required=True, help="How many to insert.")
+@click.option(
+    "--mentors", metavar="N", type=click.IntRange(1, 10_000_000), required=True, help="How many to insert."
+)
 def seed(mentors: int) -> None:
-    """Fill the example tables with mentors to try it on; never into a database that people use."""
+    """Fill the example tables with mentors to try it on.
+
+    Never in a database that people use: a run evaluates them like anybody else.
+
+    As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set.
+
+    \b
+    Examples:
+      scenario-scheduler seed --mentors 500
+    """
     settings = load_settings("administrator_url")
 
     async def seed_it() -> int:
@@ -237,10 +305,16 @@ def seed(mentors: int) -> None:
 
 @commands.command("service-url")
 def make_service_url() -> None:
-    """Give scheduler_service a new password, and print the URL it logs in with: the service's DATABASE_URL.
+    """Make the DATABASE_URL that the service logs in with.
 
-    As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set. The
-    password before it opens no longer.
+    It gives the role scheduler_service a new password, and prints the URL alone. The password before it opens
+    no longer.
+
+    As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set.
+
+    \b
+    Examples:
+      scenario-scheduler service-url > database-url.secret
     """
     settings = load_settings("administrator_url")
     assert settings.administrator_url is not None  # noqa: S101 - it was required
@@ -257,10 +331,16 @@ def make_service_url() -> None:
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON, alone on standard output.")
 def doctor(as_json: bool) -> None:
-    """Does all that the service needs hold? One line per check, with its mend; exit code 0 only if all do.
+    """Does all that the service needs hold?
 
-    Run it where the service runs, with the service's settings, and with SCHEDULER_ADMIN_DATABASE_URL for what
-    the service may not see. It begins no run and sends no notification.
+    One line per check, with its mend; exit code 0 only if all do. Run it where the service runs, with the
+    service's settings, and with SCHEDULER_ADMIN_DATABASE_URL for what the service may not see. It begins no
+    run and sends no notification.
+
+    \b
+    Examples:
+      scenario-scheduler doctor
+      scenario-scheduler doctor --json | jq '.checks[] | select(.ok | not)'
     """
     from web.doctor import run_doctor
 
@@ -270,7 +350,14 @@ def doctor(as_json: bool) -> None:
 
 @commands.command()
 def secret() -> None:
-    """Make a secret, for SCHEDULER_SECRET or SCHEDULER_OPERATOR_TOKEN: 256 random bits in hex."""
+    """Make a secret: 256 random bits in hex.
+
+    For SCHEDULER_SECRET, SCHEDULER_SECRET_NEXT or SCHEDULER_OPERATOR_TOKEN; each its own.
+
+    \b
+    Examples:
+      scenario-scheduler secret
+    """
     click.echo(secrets.token_hex(32))
 
 

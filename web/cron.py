@@ -35,21 +35,28 @@ WRONG = 1
 
 @click.group()
 def cron() -> None:
-    """Have pg_cron call the service: install, look at, and remove the job.
+    """Have pg_cron call the service.
 
     As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set.
+
+    \b
+    Examples:
+      scenario-scheduler cron install
+      scenario-scheduler cron status
     """
 
 
 @cron.command()
 @click.option(
     "--schedule",
+    metavar="CRON",
     default="*/5 * * * *",
     show_default=True,
     help="When: the five fields of cron, in the time zone of cron.timezone, by default GMT.",
 )
 @click.option(
     "--url",
+    metavar="URL",
     help="Where the database's server reaches POST /run; https, or http to itself. On the same machine, by "
     "default the port of SCHEDULER_BIND.",
 )
@@ -65,10 +72,15 @@ def cron() -> None:
     "then lasts as long as the run.",
 )
 def install(schedule: str, url: str | None, per_scenario: bool, with_plpython3u: bool) -> None:
-    """Make the job, or change it; safe to repeat. Run it again whenever the secret changes.
+    """Make the job, or change it; safe to repeat.
 
     It hands SCHEDULER_SECRET to the database: to Vault, or where there is none to a table that nobody but its
-    owner can read.
+    owner can read. Run it again whenever the secret changes.
+
+    \b
+    Examples:
+      scenario-scheduler cron install
+      scenario-scheduler cron install --schedule '*/10 * * * *' --url https://scheduler.example/run
     """
     settings = load_settings("administrator_url", "secret")
     assert settings.secret is not None  # noqa: S101 - it was required
@@ -106,12 +118,18 @@ def _url_on_this_machine(settings: Settings) -> str:
 
 
 @cron.command()
-@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="All of it as one JSON object, alone on standard output."
+)
 def status(as_json: bool) -> None:
-    """How the tick does, and in one line what is wrong with it. Exit code 1 if something is.
+    """How the tick does, and in one line what is wrong with it.
 
-    Joins the jobs, how each went the last few times, what was posted, and what the service answered.
-    pg_cron's own `succeeded` is not success: it only says that the post was handed on.
+    Exit code 1 if something is. Joins the jobs, how each went the last few times, what was posted, and what
+    the service answered. pg_cron's own `succeeded` is not success: it only says that the post was handed on.
+
+    \b
+    Examples:
+      scenario-scheduler cron status --json | jq .wrong
     """
     settings = load_settings("administrator_url")
 
@@ -144,7 +162,14 @@ def _conclusion(wrong: str | None, to_come: str | None) -> Text:
 
 @cron.command()
 def remove() -> None:
-    """Take the job away, and the URL and the secret with it; safe to repeat. What was posted stays known."""
+    """Take the job away, and the URL and the secret with it.
+
+    Safe to repeat. What was posted stays known.
+
+    \b
+    Examples:
+      scenario-scheduler cron remove
+    """
     settings = load_settings("administrator_url")
 
     async def remove_it() -> list[str]:

@@ -16,6 +16,7 @@ from web.cached import Cached
 from web.charts.timeline import KINDS
 from web.csrf import FIELD, FormTokens
 from web.login import ENTRANCE, HOME
+from web.openapi import for_browsers
 from web.pages import protect_page
 from web.view import RUNS_SHOWN, Known, View, make_view
 from web.watch import Watch
@@ -60,6 +61,7 @@ def dashboard_blueprint(
         return make_view(await memory.answer(), sight, settings)
 
     @blueprint.get(HOME)
+    @for_browsers
     async def get_dashboard() -> Response:
         if not await operator.is_asking():
             return unauthorized("Bearer") if "Authorization" in request.headers else _to_entrance()
@@ -73,6 +75,7 @@ def dashboard_blueprint(
         return page
 
     @blueprint.get(f"{HOME}/overview")
+    @for_browsers
     async def get_overview() -> Response:
         """The same without what surrounds it, for the page that is open already.
 

@@ -17,6 +17,7 @@ from quart import Blueprint, Response
 from engine import Scheduler, Settings
 from web.answers import refusal
 from web.auth import Operator
+from web.openapi import for_browsers
 from web.watch import Sight, Watch
 
 # Seconds between two looks: about twice a second.
@@ -41,6 +42,7 @@ def events_blueprint(scheduler: Scheduler, settings: Settings, operator: Operato
     places = trio.CapacityLimiter(STREAMS_AT_ONCE)
 
     @blueprint.get("/dashboard/events")
+    @for_browsers
     async def get_events() -> Response:
         if places.available_tokens == 0:
             return refusal(

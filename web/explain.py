@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
+from pydantic import Field
 from quart import Blueprint
 
-from engine import Scheduler
+from engine import Explanation, MentorNotFound, Scheduler
 from web.answers import Refused
 from web.auth import Operator
-from web.json_body import StrictModel, read_json_body
+from web.json_body import BODY_CODES, StrictModel, read_json_body
+from web.openapi import DATABASE_CODES, EXAMPLE_ID, OPERATOR, describe
 
 MAX_BODY_BYTES = 16 * 1024
 
@@ -18,7 +20,7 @@ MAX_BODY_BYTES = 16 * 1024
 class ExplainBody(StrictModel):
     """Who it is about; not in the path, which ends up in the logs of whatever stands before the service."""
 
-    mentor_id: UUID
+    mentor_id: Annotated[UUID, Field(examples=[EXAMPLE_ID])]
 
 
 def explain_blueprint(scheduler: Scheduler, operator: Operator) -> Blueprint:
@@ -26,7 +28,12 @@ def explain_blueprint(scheduler: Scheduler, operator: Operator) -> Blueprint:
     blueprint.before_request(operator.refuse_others)
 
     @blueprint.post("/explain")
+    @describe(Explanation, *BODY_CODES, *DATABASE_CODES, MentorNotFound, by=OPERATOR, body=ExplainBody)
     async def post_explain() -> dict[str, Any]:
+        """Why each scenario would or would not fire for one mentor, and whether the walk reaches it.
+
+        It writes nothing.
+        """
         body = await read_json_body(ExplainBody, MAX_BODY_BYTES)
         if body is None:
             raise Refused(422, "invalid_body", "The body must name a mentor_id.")

@@ -36,11 +36,19 @@ _WHY_ERROR = {
 
 @click.command()
 @click.argument("mentor_id", metavar="MENTOR", type=click.UUID)
-@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="All of it as one JSON object, alone on standard output."
+)
 def explain(mentor_id: UUID, as_json: bool) -> None:
-    """Why each scenario would or would not fire for MENTOR, an id, and whether the walk reaches it at all.
+    """Why did, or didn't, this one person get it?
 
-    Read from the database, so it needs no server; it writes nothing.
+    Why each scenario would or would not fire for MENTOR, an id, and whether the walk reaches it at all.
+
+    Needs DATABASE_URL, and no server; it writes nothing.
+
+    \b
+    Examples:
+      scenario-scheduler explain 019ab0c5-7b1e-7c3a-9a64-0d5b7f0f6a11
     """
     explanation = trio.run(_ask, load_settings("database_url"), mentor_id)
     if as_json:

@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from pydantic import RootModel
 from quart import Blueprint, Response, jsonify
 
-from engine import DatabaseUnavailable, Freshness, Scheduler, SchedulerError
+from engine import DatabaseUnavailable, Freshness, NotReady, Scheduler, SchedulerError
+from web.answers import ErrorCode
 from web.cached import Cached
+from web.openapi import describe
 
 # Seconds that an answer is good for.
 FRESHNESS_LASTS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """Seconds since everybody was evaluated, null if that never was so."""
+
+    age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Everybody was evaluated for every enabled scenario within the limit."""
+
+    status: Literal["fresh"]
+    limit_seconds: float
+    scenarios: dict[str, Age]
+
+
+@dataclass(frozen=True, slots=True)
+class NotFresh:
+    """Somebody is not being reached."""
+
+    error: Literal["stale", "never_covered"]
+    detail: str
+    limit_seconds: float
+    scenarios: dict[str, Age]
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The database can't say."""
+
+    error: Literal["database_unavailable", "not_ready"]
+    detail: str
+
+
+class NotKnownFresh(RootModel[NotFresh | Unknown]):
+    """What there is instead of Fresh."""
 
 
 def freshness_blueprint(scheduler: Scheduler) -> Blueprint:
@@ -29,7 +71,16 @@ def freshness_blueprint(scheduler: Scheduler) -> Blueprint:
     cached = Cached(body, FRESHNESS_LASTS)
 
     @blueprint.get("/freshness")
+    @describe(
+        Fresh,
+        DatabaseUnavailable,
+        NotReady,
+        ErrorCode(503, "stale", retry_after=True),
+        ErrorCode(503, "never_covered", retry_after=True),
+        others={503: NotKnownFresh},
+    )
     async def get_freshness() -> Response:
+        """Is everybody being reached? For an uptime monitor, which sees the status."""
         answer = await cached.answer()
         response: Response = jsonify(answer)
         if "error" in answer:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 from quart import Blueprint, Response
 
-from engine import Scheduler, SchedulerError
+from engine import NotReady, Scheduler, SchedulerError
 from web.answers import refusal
 from web.cached import Cached
+from web.openapi import describe
 
 # Seconds that an answer of /readyz is good for.
 READINESS_LASTS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The process is alive."""
+
+    status: Literal["alive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The database answers and is migrated: a run could begin."""
+
+    status: Literal["ready"]
 
 
 def health_blueprint(scheduler: Scheduler) -> Blueprint:
@@ -27,11 +44,15 @@ def health_blueprint(scheduler: Scheduler) -> Blueprint:
     readiness = Cached(reason_against, READINESS_LASTS)
 
     @blueprint.get("/healthz")
+    @describe(Alive)
     async def get_healthz() -> dict[str, str]:
+        """Is the process alive?"""
         return {"status": "alive"}
 
     @blueprint.get("/readyz")
+    @describe(Ready, NotReady)
     async def get_readyz() -> Response | dict[str, str]:
+        """Could a run begin?"""
         reason = await readiness.answer()
         return {"status": "ready"} if reason is None else _not_ready(reason)
 

@@ -14,12 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from quart import request
 
 from engine import SCENARIO_TYPE_PATTERN
-from web.answers import Refused
+from web.answers import ErrorCode, Refused
 
 # Seconds for a body to arrive: it is a few hundred bytes from a neighbour.
 BODY_TIMEOUT = 1.0
 
-ScenarioType = Annotated[str, Field(pattern=SCENARIO_TYPE_PATTERN)]
+ScenarioType = Annotated[str, Field(pattern=SCENARIO_TYPE_PATTERN, examples=["inactivity"])]
+
+# What `read_json_body` refuses, for the document.
+BODY_CODES = (
+    ErrorCode(413, "body_too_large"),
+    ErrorCode(408, "body_timeout"),
+    ErrorCode(415, "unsupported_media_type"),
+    ErrorCode(400, "malformed_json"),
+    ErrorCode(422, "invalid_body"),
+)
 
 ModelT = TypeVar("ModelT", bound="StrictModel")
 

@@ -13,6 +13,7 @@ from web.auth import Operator, count_refusal
 from web.csrf import FIELD, FormTokens
 from web.json_body import read_body
 from web.login_attempts import LoginAttempts
+from web.openapi import for_browsers
 from web.pages import protect_page
 from web.sessions import operator_user
 
@@ -29,12 +30,14 @@ def login_blueprint(operator: Operator, forms: FormTokens) -> Blueprint:
     attempts = LoginAttempts()
 
     @blueprint.get(ENTRANCE)
+    @for_browsers
     async def get_login() -> Response:
         if await operator.has_session():
             return _see_other(HOME)
         return await show_form(200)
 
     @blueprint.post(ENTRANCE)
+    @for_browsers
     async def post_login() -> Response:
         form = await _read_form()
         if not forms.is_ours(form.get(FIELD, ""), "login"):
@@ -53,6 +56,7 @@ def login_blueprint(operator: Operator, forms: FormTokens) -> Blueprint:
         return _see_other(HOME)
 
     @blueprint.post("/logout")
+    @for_browsers
     async def post_logout() -> Response:
         form = await _read_form()
         if not forms.is_ours(form.get(FIELD, ""), "logout"):

@@ -23,6 +23,7 @@ from quart import Blueprint, Response, request
 from engine import Freshness, Histogram, Scheduler, SchedulerError, Totals, Verdict
 from web.auth import Operator, unauthorized
 from web.cached import Cached
+from web.openapi import ANYONE, OPERATOR, describe
 
 # Of what generate_latest writes; the constants for it changed their meaning between releases.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -54,7 +55,9 @@ def metrics_blueprint(scheduler: Scheduler, freshness_limit: float, operator: Op
     cached = Cached(freshness, FRESHNESS_LASTS)
 
     @blueprint.get("/metrics")
+    @describe(str, by=OPERATOR if operator.is_set else ANYONE, media_type="text/plain")
     async def get_metrics() -> Response:
+        """What this process has done since it began, in the text format of Prometheus."""
         if operator.is_set and not await operator.is_asking():
             return unauthorized("Bearer")
         known = None

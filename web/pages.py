@@ -7,6 +7,7 @@ from importlib.resources import files
 from quart import Blueprint, Response
 
 from web.answers import Refused
+from web.openapi import for_browsers
 
 # Nothing but our own files, no inline style or script, nobody's frame, and forms that post to us alone.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -50,6 +51,7 @@ def static_blueprint() -> Blueprint:
     contents = {name: (folder / name).read_bytes() for name in _STATIC}
 
     @blueprint.get("/static/<name>")
+    @for_browsers
     async def get_static(name: str) -> Response:
         if name not in contents:
             raise Refused(404, "not_found", "There is no such file.")

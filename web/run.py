@@ -9,11 +9,24 @@ import trio
 from pydantic import Field, field_validator
 from quart import Blueprint, Response, request
 
-from engine import RunRequest, Scheduler
+from engine import (
+    Draining,
+    DryRunUnsupported,
+    RunFailed,
+    RunInProgress,
+    RunRequest,
+    Scheduler,
+    Summary,
+    UnknownScenarioType,
+)
 from web.auth import SECRET_HEADER, Credential, unauthorized
-from web.json_body import ScenarioType, StrictModel, read_json_body
+from web.json_body import BODY_CODES, ScenarioType, StrictModel, read_json_body
+from web.openapi import DATABASE_CODES, SHARED_SECRET, describe
 
 MAX_BODY_BYTES = 16 * 1024
+
+
+_INSTANT: dict[str, Any] = {"format": "date-time", "examples": ["2026-11-23T20:49:00.123456+00:00"]}
 
 
 class RunBody(StrictModel):
@@ -21,8 +34,8 @@ class RunBody(StrictModel):
 
     scenario_types: Annotated[list[ScenarioType], Field(min_length=1, max_length=100)] | None = None
     dry_run: bool = False
-    source: Annotated[str, Field(pattern=r"^[ -~]{1,64}$")] | None = None
-    invoked_at: Annotated[str, Field(max_length=40)] | None = None
+    source: Annotated[str, Field(pattern=r"^[ -~]{1,64}$", examples=["pg_cron"])] | None = None
+    invoked_at: Annotated[str, Field(max_length=40, json_schema_extra=_INSTANT)] | None = None
 
     @field_validator("invoked_at")
     @classmethod
@@ -41,7 +54,24 @@ def run_blueprint(scheduler: Scheduler, shared_secret: Credential) -> Blueprint:
     blueprint = Blueprint("run", __name__)
 
     @blueprint.post("/run")
+    @describe(
+        Summary,
+        *BODY_CODES,
+        *DATABASE_CODES,
+        UnknownScenarioType,
+        DryRunUnsupported,
+        RunInProgress,
+        Draining,
+        RunFailed,
+        by=SHARED_SECRET,
+        body=RunBody,
+        body_required=False,
+    )
     async def post_run() -> Response | dict[str, Any]:
+        """One run: walks every mentor within the budget, and answers with the summary when it has ended.
+
+        Without a body, or with `{}`, for all enabled scenarios. A caller who hangs up does not end the run.
+        """
         asked_at = trio.current_time()
         if not shared_secret.opens_with_header(request.headers.getlist(SECRET_HEADER)):
             return unauthorized("SharedSecret")

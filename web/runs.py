@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 from uuid import UUID
 
+from pydantic import BaseModel, Field
 from quart import Blueprint, request
 
-from engine import Scheduler
-from web.answers import Refused
+from engine import RunRecord, Scheduler
+from web.answers import ErrorCode, Refused
 from web.auth import Operator
+from web.openapi import DATABASE_CODES, OPERATOR, describe
 
 # Runs on a page: a screenful, and a day and a half of them at a tick every five minutes (400 kB).
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500
+
+
+class RunsQuery(BaseModel):
+    """As `_read_query` reads it; here for the document alone, which knows no null in a query."""
+
+    before: Annotated[
+        UUID,
+        Field(
+            description="The page after this run: `next` of the page before.",
+            json_schema_extra=lambda schema: schema.pop("default"),
+        ),
+    ] = UUID(int=0)
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="How many at most.")] = DEFAULT_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class RunsPage:
+    """Runs, newest first. `next` is what to give as `before` for the page after it, null on the last one."""
+
+    runs: list[RunRecord]
+    next: UUID | None
 
 
 def runs_blueprint(scheduler: Scheduler, operator: Operator) -> Blueprint:
@@ -21,7 +45,9 @@ def runs_blueprint(scheduler: Scheduler, operator: Operator) -> Blueprint:
     blueprint.before_request(operator.refuse_others)
 
     @blueprint.get("/runs")
+    @describe(RunsPage, *DATABASE_CODES, ErrorCode(422, "invalid_query"), by=OPERATOR, query=RunsQuery)
     async def get_runs() -> dict[str, Any]:
+        """The ledger, newest run first."""
         before, limit = _read_query()
         # One more than asked for, to know whether there is a next page.
         records = await scheduler.list_runs(before=before, limit=limit + 1)
@@ -32,10 +58,12 @@ def runs_blueprint(scheduler: Scheduler, operator: Operator) -> Blueprint:
             "next": None if is_last else str(page[-1].run_id),
         }
 
-    @blueprint.get("/runs/<text>")
-    async def get_run(text: str) -> dict[str, Any]:
-        run_id = _run_id(text)
-        record = None if run_id is None else await scheduler.find_run(run_id)
+    @blueprint.get("/runs/<run_id>")
+    @describe(RunRecord, *DATABASE_CODES, ErrorCode(404, "not_found"), by=OPERATOR)
+    async def get_run(run_id: str) -> dict[str, Any]:
+        """One run of the ledger."""
+        known_id = _run_id(run_id)
+        record = None if known_id is None else await scheduler.find_run(known_id)
         if record is None:
             raise Refused(404, "not_found", "The ledger has no run of this id; old ones are removed.")
         return record.as_json()

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 import trio
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, RootModel, model_validator
 from quart import Blueprint, Response, request
 
-from engine import EVALUATIONS_AT_ONCE, MAX_MENTORS_OVER_HTTP, InDatabaseTriggerEngine, StatementFailed
-from web.answers import Refused
+from engine import (
+    EVALUATIONS_AT_ONCE,
+    MAX_MENTORS_OVER_HTTP,
+    DatabaseUnavailable,
+    InDatabaseTriggerEngine,
+    StatementFailed,
+)
+from web.answers import ErrorCode, Refused
 from web.auth import Credential, unauthorized
-from web.json_body import ScenarioType, StrictModel, read_json_body
+from web.json_body import BODY_CODES, ScenarioType, StrictModel, read_json_body
+from web.openapi import EXAMPLE_ID, SERVICE_ROLE, describe
 
 # A thousand ids are 39 kB.
 MAX_BODY_BYTES = 64 * 1024
@@ -36,8 +44,25 @@ _REFUSALS = {
 class InvocationBody(StrictModel):
     """One mentor or many, never both; the rest is the same for both."""
 
+    # What the validator below checks, as JSON Schema says it.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["mentor_id"], "properties": {"mentor_id": {"type": "string"}}},
+                {"required": ["mentor_ids"], "properties": {"mentor_ids": {"type": "array"}}},
+            ],
+            "examples": [{"mentor_id": EXAMPLE_ID, "scenario_types": None, "dry_run": True, "run_id": None}],
+        }
+    )
+
     mentor_id: UUID | None = None
-    mentor_ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_MENTORS_OVER_HTTP)] | None = None
+    mentor_ids: (
+        Annotated[
+            list[UUID],
+            Field(min_length=1, max_length=MAX_MENTORS_OVER_HTTP, json_schema_extra={"uniqueItems": True}),
+        ]
+        | None
+    ) = None
     scenario_types: Annotated[list[ScenarioType], Field(min_length=1, max_length=100)] | None = None
     dry_run: bool = False
     run_id: UUID | None = None
@@ -51,6 +76,26 @@ class InvocationBody(StrictModel):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Scenario types dispatched to one mentor, and those a cooldown suppressed."""
+
+    mentor_id: UUID
+    dispatched: list[str]
+    suppressed: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AllEvaluated:
+    """A result for every mentor, in the order asked for."""
+
+    results: list[Evaluated]
+
+
+class InvocationAnswer(RootModel[Evaluated | AllEvaluated]):
+    """The result for `mentor_id`, or those for `mentor_ids`."""
+
+
 def trigger_engine_blueprint(
     trigger_engine: InDatabaseTriggerEngine, service_role_key: Credential
 ) -> Blueprint:
@@ -58,7 +103,20 @@ def trigger_engine_blueprint(
     limiter = trio.CapacityLimiter(EVALUATIONS_AT_ONCE)
 
     @blueprint.post("/trigger-engine")
+    @describe(
+        InvocationAnswer,
+        *BODY_CODES,
+        *(ErrorCode(refused.status, refused.code) for refused in _REFUSALS.values()),
+        DatabaseUnavailable,
+        StatementFailed,
+        by=SERVICE_ROLE,
+        body=InvocationBody,
+    )
     async def post_trigger_engine() -> Response | dict[str, Any]:
+        """Evaluates the enabled scenarios for one mentor, or for many, and dispatches what is due.
+
+        Who names `mentor_id` is answered with its result, who names `mentor_ids` with `results`.
+        """
         if not service_role_key.opens_with_bearer(request.headers.getlist("Authorization")):
             return unauthorized("Bearer")
         body = await read_json_body(InvocationBody, MAX_BODY_BYTES)

@@ -470,11 +470,8 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert command("demo", *arguments).returncode == 2
 
 
-@pytest.mark.parametrize(
-    "name", ["demo", "serve", "run", "runs", "migrate", "seed", "secret", "service-url", "cron"]
-)
-def test_every_command_has_help(name: str) -> None:
-    done = command(name, "--help")
+def test_the_program_has_help() -> None:
+    done = command("--help")
     assert done.returncode == 0
     assert "Usage:" in done.stdout
-    assert name in command("--help").stdout
+    assert "Exit codes:" in done.stdout

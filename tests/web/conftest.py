@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,6 +10,9 @@ import pytest
 import trio
 from pydantic import SecretStr
 from quart.typing import TestClientProtocol as Client
+from quart.wrappers import Request
+from quart.wrappers import Response as QuartResponse
+from quart_trio import QuartTrio
 
 from engine import (
     Explanation,
@@ -26,6 +29,7 @@ from engine import (
 from engine.errors import SchedulerError
 from engine.trigger.in_database import MentorResult
 from tests.fakes import RUN_ID
+from tests.web.documented import undocumented
 from web.app import create_app
 
 SECRET = "a1" * 32
@@ -148,6 +152,22 @@ class FakeScheduler:
         await trio.lowlevel.checkpoint()
         self.freshness_measurements += 1
         return self.freshness
+
+
+@pytest.fixture(autouse=True)
+def every_answer_is_documented(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test of this folder has the application answer is held against /openapi.json."""
+    faults: list[str] = []
+    handle_request = QuartTrio.handle_request
+
+    async def handle_and_compare(self: QuartTrio, request: Request) -> QuartResponse:
+        response = await handle_request(self, request)
+        faults.extend(await undocumented(self, request, response))
+        return response
+
+    monkeypatch.setattr(QuartTrio, "handle_request", handle_and_compare)
+    yield
+    assert faults == []
 
 
 @pytest.fixture

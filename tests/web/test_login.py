@@ -12,6 +12,7 @@ from quart.typing import TestClientProtocol as Client
 from trio.testing import MockClock
 
 from tests.web.conftest import KEY, SECRET, TOKEN, FakeScheduler, make_settings
+from tests.web.test_explain import EXPLANATION
 from tests.web.test_run import assert_refused
 from web.app import create_app
 from web.login_attempts import FORGOTTEN_AFTER, FREE_FAILURES, LONGEST_PAUSE, LoginAttempts
@@ -51,6 +52,17 @@ async def test_the_token_begins_a_session_that_opens_dashboard_and_ledger(client
     for path in ("/dashboard", "/dashboard/overview", "/runs"):
         assert (await client.get(path)).status_code == 200
     assert (await client.get("/login")).headers["Location"] == "/dashboard"
+
+
+async def test_a_session_opens_metrics_and_explain_as_well(client: Client, scheduler: FakeScheduler) -> None:
+    scheduler.explanations[EXPLANATION.mentor_id] = EXPLANATION
+    about = {"mentor_id": str(EXPLANATION.mentor_id)}
+    assert (await client.get("/metrics")).status_code == 401
+    assert (await client.post("/explain", json=about)).status_code == 401
+    await log_in(client)
+    assert (await client.get("/metrics")).status_code == 200
+    answer = await client.post("/explain", json=about)
+    assert (answer.status_code, await answer.get_json()) == (200, EXPLANATION.as_json())
 
 
 async def test_a_pasted_token_may_have_space_around_it(client: Client) -> None:
