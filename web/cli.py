@@ -233,7 +233,8 @@ def make_service_url() -> None:
     """Give scheduler_service a new password, and print the URL it logs in with: the service's DATABASE_URL.
 
     As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set. The
-    password before it opens no longer.
+    password before it opens no longer: a service that runs is locked out until it is restarted with the new
+    URL. Roles belong to the whole server, so the services of its other databases share the password.
     """
     settings = load_settings("administrator_url")
     assert settings.administrator_url is not None  # noqa: S101 - it was required

@@ -27,8 +27,19 @@ from engine.settings import load_settings
 from engine.statements import Statement
 from engine.tick.install import install_tick
 from engine.tick.jobs import plan_jobs
-from tests.end_to_end.conftest import KEY, SECRET, SERVICE_PASSWORD, Service, as_service, open_services, seed
+from tests.end_to_end.conftest import (
+    KEY,
+    SECRET,
+    SERVICE_PASSWORD,
+    Service,
+    as_service,
+    open_services,
+    seed,
+    start_service,
+)
 from tests.tick.conftest import find_cron_postgres
+
+__all__ = ["start_service"]
 
 # Once a year, so that no tick comes while something is broken.
 SCHEDULE = "0 0 1 1 *"
