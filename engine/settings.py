@@ -201,6 +201,11 @@ class Settings(BaseSettings):
         return self.admin_database_url or self.database_url
 
     @property
+    def administrator_setting(self) -> str:
+        """The name of the setting that `administrator_url` is from."""
+        return _name_of("admin_database_url" if self.admin_database_url else "database_url")
+
+    @property
     def over_http(self) -> bool:
         return self.trigger_engine != IN_DATABASE
 

@@ -23,9 +23,7 @@ _WHICH_SESSION = load_statement("which_session")
 
 async def check_postgres(installation: Installation) -> Outcome:
     if not isinstance(installation.administrator, Login):
-        setting = "SCHEDULER_ADMIN_DATABASE_URL"
-        if installation.settings.admin_database_url is None:
-            setting = "DATABASE_URL"
+        setting = installation.settings.administrator_setting
         reason = str(installation.administrator).partition(";")[0].removesuffix(".")
         return broken(reason, f"check {setting}, and that the server is up")
     async with installation.open_as_administrator() as transaction:

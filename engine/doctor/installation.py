@@ -29,9 +29,8 @@ _BECOME_CRON = Statement("become_cron", "set local role scheduler_cron")
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who a URL logs in as, with a pool of that login. `setting` is the name of the URL's setting."""
+    """Who a URL logs in as, with a pool of that login."""
 
-    setting: str
     database: Database
     name: str
     is_superuser: bool
@@ -123,11 +122,11 @@ async def _log_in(stack: AsyncExitStack, setting: str, url: SecretStr | None) ->
         return DatabaseUnavailable(f"{setting} is not set.")
     # As if there were a transaction pooler: to find out whether there is one must not fail by it.
     database = await stack.enter_async_context(
-        open_database(url.get_secret_value(), max_connections=2, pooler="transaction")
+        open_database(url.get_secret_value(), max_connections=2, pooler="transaction", setting=setting)
     )
     try:
         async with database.open_transaction(kept=False) as transaction:
             [row] = await transaction.fetch(_LOOK_AT_LOGIN)
     except SchedulerError as error:
         return error
-    return Login(setting, database, row["login"], row["is_superuser"])
+    return Login(database, row["login"], row["is_superuser"])

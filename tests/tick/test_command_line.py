@@ -7,6 +7,7 @@ import json
 import pytest
 
 from engine.embedded import EmbeddedPostgres
+from tests.doctor.pgbouncer import open_pgbouncer
 from tests.end_to_end.conftest import SECRET, command, query
 from tests.tick.conftest import OpenCronPostgres
 
@@ -124,3 +125,35 @@ async def test_a_database_on_another_machine_is_not_told_to_call_its_own(
     )
     assert refused.returncode == 3
     assert "say with --url where its server reaches POST /run" in refused.stderr
+
+
+async def test_behind_a_pooler_in_transaction_mode_every_command_works_a_second_time(
+    migrated: EmbeddedPostgres,
+) -> None:
+    async with open_pgbouncer(migrated.dsn, "transaction") as url:
+        settings = {"SCHEDULER_ADMIN_DATABASE_URL": url, "SCHEDULER_SECRET": SECRET}
+        for arguments in (("migrate",), INSTALL, ("cron", "status"), ("service-url",), ("cron", "remove")):
+            for _ in range(2):
+                assert command(*arguments, **settings).stderr == "", arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("cron", "install"),
+        ("cron", "status"),
+        ("cron", "remove"),
+        ("migrate",),
+        ("service-url",),
+        ("seed", "--mentors", "1"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("setting", ["SCHEDULER_ADMIN_DATABASE_URL", "DATABASE_URL"])
+def test_a_database_that_can_not_be_used_is_said_by_the_name_of_its_setting(
+    setting: str, arguments: tuple[str, ...]
+) -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/nowhere"
+    refused = command(*arguments, SCHEDULER_SECRET=SECRET, **{"DATABASE_URL": nowhere, setting: nowhere})
+    assert refused.returncode == 1
+    assert f"nobody listens there; check {setting} and that the server is up" in refused.stderr
