@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from engine.database import Database, Transaction, open_database
-from engine.errors import DatabaseUnavailable, SchedulerError
+from engine.errors import DatabaseUnavailable, SchedulerError, TickError
 from engine.settings import Settings
 from engine.statements import Statement, load_statement
 from engine.tick.status import TickStatus, read_tick_status
@@ -22,9 +22,9 @@ from engine.tick.status import TickStatus, read_tick_status
 SERVICE = "scheduler_service"
 
 _LOOK_AT_LOGIN = load_statement("look_at_login")
-_BECOME_SERVICE = Statement("become_service", "set local role scheduler_service")
-_BECOME_OWNER = Statement("become_owner", "set local role scheduler_owner")
-_BECOME_CRON = Statement("become_cron", "set local role scheduler_cron")
+_BECOME_SERVICE = load_statement("become_service")
+_BECOME_OWNER = load_statement("become_owner")
+_BECOME_CRON = load_statement("become_cron")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Installation:
         self.service = service
         self.administrator = administrator
         self.clock = clock
-        self._tick_status: TickStatus | None = None
+        self._tick_status: TickStatus | SchedulerError | None = None
 
     @asynccontextmanager
     async def open_as_service(self) -> AsyncIterator[Transaction]:
@@ -81,9 +81,21 @@ class Installation:
             yield transaction
 
     async def tick_status(self) -> TickStatus:
-        """What there is to see of the tick; looked at once. Raises TickError, DatabaseUnavailable."""
+        """What there is to see of the tick; looked at once. Raises TickError, DatabaseUnavailable.
+
+        **Cancellation:** it is not looked at again: what the first check waited for in vain, the next need
+        not. They are told so.
+        """
         if self._tick_status is None:
-            self._tick_status = await read_tick_status(required(self.administrator).database)
+            self._tick_status = TickError(
+                "the tick was not to be seen in time; end the transactions that have been open for long"
+            )
+            try:
+                self._tick_status = await read_tick_status(required(self.administrator).database)
+            except SchedulerError as error:
+                self._tick_status = error
+        if isinstance(self._tick_status, SchedulerError):
+            raise self._tick_status
         return self._tick_status
 
     @asynccontextmanager
