@@ -11,6 +11,7 @@ from engine.errors import (
     DryRunUnsupported,
     EmbeddedPostgresError,
     InvalidOverride,
+    InvalidTick,
     MentorNotFound,
     MigrationError,
     NotNow,
@@ -33,7 +34,13 @@ from engine.rights import grant_rights, service_database_url, set_service_passwo
 from engine.run_record import RunRecord, find_run, list_runs
 from engine.scheduler import RunRequest, Scheduler, open_scheduler
 from engine.seeding import seed_mentors
-from engine.settings import MAX_MENTORS_OVER_HTTP, Settings, is_loopback, load_settings, service_url
+from engine.settings import (
+    MAX_MENTORS_OVER_HTTP,
+    Settings,
+    leads_to_this_machine,
+    load_settings,
+    service_url,
+)
 from engine.started_run import StartedRun
 from engine.tally import StopReason, Summary
 from engine.tick.diagnosis import diagnose
@@ -59,6 +66,7 @@ __all__ = [
     "Freshness",
     "InDatabaseTriggerEngine",
     "InvalidOverride",
+    "InvalidTick",
     "MentorNotFound",
     "MigrationError",
     "NotNow",
@@ -90,7 +98,7 @@ __all__ = [
     "find_run",
     "grant_rights",
     "install_tick",
-    "is_loopback",
+    "leads_to_this_machine",
     "list_runs",
     "load_settings",
     "migrate",

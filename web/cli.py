@@ -22,6 +22,7 @@ from rich.console import Console
 from engine import (
     LEASE,
     ConfigurationError,
+    InvalidTick,
     MigrationError,
     RequestRefused,
     RunRecord,
@@ -51,7 +52,7 @@ from web.trial import try_overrides
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 PARTIAL_OR_FAILED = 1
-EXIT_CODES = {RequestRefused: 2, ConfigurationError: 3}  # usage, configuration
+EXIT_CODES = {RequestRefused: 2, InvalidTick: 2, ConfigurationError: 3}  # usage, usage, configuration
 
 _UNDEFINED_TABLE = "42P01"
 
