@@ -29,7 +29,13 @@ from engine.doctor.rights import (
     check_service_limits,
     check_service_rights,
 )
-from engine.doctor.service import check_clock, check_service, check_trigger_engine, check_url
+from engine.doctor.service import (
+    check_clock,
+    check_mentor_source,
+    check_service,
+    check_trigger_engine,
+    check_url,
+)
 from engine.doctor.tick import (
     check_last_tick,
     check_pg_cron,
@@ -72,6 +78,7 @@ CHECKS: dict[str, Check] = {
     "Vault": check_vault,
     "secret": check_secret,
     "secret's readers": check_readers_of_secret,
+    "mentor source": check_mentor_source,
     "trigger engine": check_trigger_engine,
     "clock": check_clock,
     "service": check_service,

@@ -1,4 +1,4 @@
-"""This file looks at the service, what it talks to and who talks to it: trigger engine, clock, tick's URL.
+"""This file looks at the service, what it talks to and who talks to it.
 
 Nothing here can begin a run or send a notification. What is posted, and why that is safe, stands with each.
 """
@@ -13,8 +13,10 @@ from uuid import UUID
 import trio
 
 from engine.doctor.finding import Outcome, broken, holds
-from engine.doctor.installation import Installation
-from engine.errors import InvocationFailed, StatementFailed
+from engine.doctor.installation import SERVICE, Installation, Login, required
+from engine.errors import DatabaseUnavailable, InvocationFailed, StatementFailed
+from engine.mentors.choice import open_mentors
+from engine.mentors.protocol import IdRange
 from engine.run_id import new_run_id
 from engine.settings import is_loopback
 from engine.statements import load_statement
@@ -49,6 +51,27 @@ CHALLENGE = 'SharedSecret realm="scenario-scheduler"'
 
 _READ_CLOCK = load_statement("read_clock")
 _EVALUATE = load_statement("evaluate")
+
+
+async def check_mentor_source(installation: Installation) -> Outcome:
+    """Reads one page of one mentor, as a walk reads its first; whoever that is, is not kept."""
+    settings = installation.settings
+    login = installation.service
+    if not (isinstance(login, Login) and login.name == SERVICE):
+        login = required(installation.administrator)
+    try:
+        async with open_mentors(settings, login.database) as mentors:
+            page = await mentors.fetch_page(IdRange(), 1)
+    except DatabaseUnavailable as error:
+        if not settings.mentors_over_rest:
+            # A refused statement is made to be no more than a source that can't be read; here it counts why.
+            refused = error.__context__
+            raise refused if isinstance(refused, StatementFailed) else error from None
+        found, _, mend = str(error).rstrip(".").partition("; ")
+        return broken(found, mend)
+    shown = "the REST API at SCHEDULER_MENTOR_SOURCE" if settings.mentors_over_rest else "Postgres"
+    walked = "a walk finds mentors there" if page.mentor_ids else "nobody is to be walked there so far"
+    return holds(f"{shown}; {walked}")
 
 
 async def check_trigger_engine(installation: Installation) -> Outcome:

@@ -138,8 +138,8 @@ async def test_without_the_administrators_url_what_it_is_needed_for_says_so(heal
     findings = await healthy.examine(SCHEDULER_ADMIN_DATABASE_URL=None)
     seen_by_the_service = {
         *("Postgres", "migrations", "login", "same database", "pooler", "roles"),
-        *("service's rights", "service's limits", "views", "row-level security", "trigger engine"),
-        *("clock", "service", "exposure", "secret's readers"),
+        *("service's rights", "service's limits", "views", "row-level security", "mentor source"),
+        *("trigger engine", "clock", "service", "exposure", "secret's readers"),
     }
     assert set(broken_of(findings)) == set(CHECKS) - seen_by_the_service
     for each in findings:

@@ -22,7 +22,8 @@ from engine.doctor.service import MOST_SKEW
 from engine.settings import load_settings
 from tests.doctor.conftest import Healthy, broken_of, free_port, run_script
 from tests.doctor.test_logins import finding, with_user
-from tests.end_to_end.conftest import SECRET, StartService
+from tests.end_to_end.conftest import KEY, SECRET, StartService
+from tests.postgrest import open_postgrest
 from tests.transports.scripted_server import Peer, ScriptedServer
 
 READY = '{"status": "ready"}'
@@ -136,6 +137,52 @@ async def test_a_trigger_engine_that_never_answers_is_not_waited_for(healthy: He
         nursery.cancel_scope.cancel()
     assert broken_of(findings) == ["trigger engine"]
     assert "does not answer within 0.05 s" in finding(findings, "trigger engine").found
+
+
+# --- The mentor source ---
+
+BELONG = """
+    alter table public.assignments add constraint belongs
+      foreign key (mentor_id) references public.peer_mentors (id)
+"""
+
+
+async def test_mentors_from_postgres_are_green_and_said(healthy: Healthy) -> None:
+    found = finding(await healthy.examine(), "mentor source")
+    assert (found.ok, found.found) == (True, "Postgres; a walk finds mentors there")
+
+
+async def test_mentors_from_a_rest_api_are_green_and_said(healthy: Healthy, administrator: Database) -> None:
+    await run_script(administrator, BELONG)
+    try:
+        async with open_postgrest(administrator, key=KEY) as postgrest:
+            findings = await healthy.examine(SCHEDULER_MENTOR_SOURCE=postgrest.url)
+    finally:
+        await run_script(administrator, "alter table public.assignments drop constraint belongs")
+    assert broken_of(findings) == []
+    said = "the REST API at SCHEDULER_MENTOR_SOURCE; a walk finds mentors there"
+    assert finding(findings, "mentor source").found == said
+    [request] = postgrest.requests
+    assert request.target.endswith("&limit=1")
+
+
+@pytest.mark.parametrize(
+    ("key", "found", "mend"),
+    [
+        ("another", "it refuses the key", "check SCHEDULER_SERVICE_ROLE_KEY"),
+        (KEY, "it knows no foreign key from assignments", "let assignments.mentor_id reference peer_mentors"),
+    ],
+    ids=["key", "foreign key"],
+)
+async def test_a_rest_api_that_can_not_be_read_is_red_in_its_own_words(
+    healthy: Healthy, administrator: Database, key: str, found: str, mend: str
+) -> None:
+    async with open_postgrest(administrator, key=key) as postgrest:
+        findings = await healthy.examine(SCHEDULER_MENTOR_SOURCE=postgrest.url)
+    assert broken_of(findings) == ["mentor source"]
+    said = finding(findings, "mentor source")
+    assert found in said.found
+    assert str(said.mend).startswith(mend)
 
 
 # --- The clock ---
