@@ -7,17 +7,20 @@ administrator looks at, as the role whose business it is. Nothing that is done i
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from pydantic import SecretStr
 
 from engine.database import Database, Transaction, open_database
-from engine.errors import DatabaseUnavailable, SchedulerError, TickError
+from engine.errors import DatabaseUnavailable, SchedulerError
 from engine.settings import Settings
 from engine.statements import Statement, load_statement
 from engine.tick.status import TickStatus, read_tick_status
+
+T = TypeVar("T")
 
 SERVICE = "scheduler_service"
 
@@ -53,7 +56,7 @@ class Installation:
         self.service = service
         self.administrator = administrator
         self.clock = clock
-        self._tick_status: TickStatus | SchedulerError | None = None
+        self._seen: dict[str, object] = {}
 
     @asynccontextmanager
     async def open_as_service(self) -> AsyncIterator[Transaction]:
@@ -81,22 +84,27 @@ class Installation:
             yield transaction
 
     async def tick_status(self) -> TickStatus:
-        """What there is to see of the tick; looked at once. Raises TickError, DatabaseUnavailable.
+        """What there is to see of the tick; looked at once. Raises TickError, DatabaseUnavailable."""
+        return await self.once("the tick", lambda: read_tick_status(required(self.administrator).database))
 
-        **Cancellation:** it is not looked at again: what the first check waited for in vain, the next need
-        not. They are told so.
+    async def once(self, what: str, look: Callable[[], Awaitable[T]]) -> T:
+        """What the first check that asked for it has seen, or the error that it met.
+
+        **Cancellation:** it is not looked at again. What one check has waited for in vain the next need not,
+        and is told so.
         """
-        if self._tick_status is None:
-            self._tick_status = TickError(
-                "the tick was not to be seen in time; end the transactions that have been open for long"
+        if what not in self._seen:
+            self._seen[what] = SchedulerError(
+                f"{what} was not to be seen in time; end the transactions that have been open for long"
             )
             try:
-                self._tick_status = await read_tick_status(required(self.administrator).database)
+                self._seen[what] = await look()
             except SchedulerError as error:
-                self._tick_status = error
-        if isinstance(self._tick_status, SchedulerError):
-            raise self._tick_status
-        return self._tick_status
+                self._seen[what] = error
+        seen = self._seen[what]
+        if isinstance(seen, SchedulerError):
+            raise seen
+        return cast(T, seen)
 
     @asynccontextmanager
     async def _open_as(self, become: Statement) -> AsyncIterator[Transaction]:

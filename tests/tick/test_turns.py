@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
+import engine.rights
 import engine.tick.transaction
 from engine.database import Database
-from engine.errors import TickError
+from engine.errors import MigrationError, TickError
 from engine.rights import grant_rights, set_service_password
 from engine.statements import Statement
 from engine.tick.as_cron import as_cron
@@ -70,6 +71,17 @@ async def test_a_table_that_somebody_has_locked_is_not_waited_for_for_ever(
             await command(administrator)
     assert (await read_tick_status(administrator)).has_purge
     assert await secret_of_the_tick(administrator) is not None
+
+
+async def test_a_password_is_not_waited_for_for_ever(
+    administrator: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.rights, "LOCK_TIMEOUT", "50ms")
+    async with open_tick_transaction(administrator):
+        with pytest.raises(
+            MigrationError, match="waited 50ms for a lock in vain, and the password is the one"
+        ):
+            await set_service_password(administrator, "a" * 64)
 
 
 # --- Cancellation ---
