@@ -26,7 +26,7 @@ Row = tuple[str, str, float, float]  # script, what, figure, at most
 
 
 def rows() -> Iterator[Row]:
-    for script in ("walk", "overhead", "million", "memory", "page_cost", "deadline", "tick"):
+    for script in ("walk", "overhead", "million", "memory", "page_cost", "deadline", "tick", "metrics"):
         if measured := read_result(script):
             yield from globals()[f"_of_{script}"](measured["figures"])
 
@@ -85,6 +85,12 @@ def _of_tick(figures: dict[str, Any]) -> Iterator[Row]:
     for mentors, times in figures.items():
         for name, seconds in times.items():
             yield "tick", f"{mentors} mentors, {name}, ms", seconds * 1e3, NO_AIM
+
+
+def _of_metrics(figures: dict[str, Any]) -> Iterator[Row]:
+    bound = figures["bound"]
+    yield "metrics", "a walk that is counted × one that is not, processor", figures["with_scrapes"], bound
+    yield "metrics", "a scrape, processor, ms", figures["scrape_seconds"] * 1e3, float("inf")
 
 
 def _table() -> str:

@@ -1,5 +1,6 @@
 """This folder is the scheduler without its web layer: open one, start a run, await its summary."""
 
+from engine.capacity import Capacity, advise, measure_capacity
 from engine.database import Database, open_database
 from engine.doctor.examine import examine
 from engine.doctor.finding import Finding
@@ -27,9 +28,14 @@ from engine.errors import (
 )
 from engine.explanation import Explanation, Outcome, ScenarioExplanation, Visit
 from engine.freshness import Freshness
-from engine.ledger import LEASE
+from engine.histogram import Histogram
+from engine.ledger import LEASE, Verdict
+from engine.live_run import LiveRun, live_run_elsewhere
+from engine.measures import Measures, Totals
 from engine.migrations import migrate
 from engine.overrides import Overrides, parse_overrides
+from engine.overview import Overview
+from engine.rhythm import Rhythm, find_rhythm
 from engine.rights import grant_rights, service_database_url, set_service_password
 from engine.run_record import RunRecord, find_run, list_runs
 from engine.scheduler import RunRequest, Scheduler, open_scheduler
@@ -37,13 +43,14 @@ from engine.seeding import seed_mentors
 from engine.settings import (
     MAX_MENTORS_OVER_HTTP,
     Settings,
+    is_loopback,
     leads_to_this_machine,
     load_settings,
     service_url,
 )
 from engine.started_run import StartedRun
 from engine.tally import StopReason, Summary
-from engine.tick.diagnosis import diagnose
+from engine.tick.diagnosis import describe_first_ticks, diagnose
 from engine.tick.install import enabled_scenario_types, install_tick, remove_tick
 from engine.tick.jobs import plan_jobs
 from engine.tick.status import TickStatus, read_tick_status
@@ -55,6 +62,7 @@ __all__ = [
     "LEASE",
     "MAX_MENTORS_OVER_HTTP",
     "SCENARIO_TYPE_PATTERN",
+    "Capacity",
     "ConfigurationError",
     "Database",
     "DatabaseUnavailable",
@@ -64,9 +72,12 @@ __all__ = [
     "Explanation",
     "Finding",
     "Freshness",
+    "Histogram",
     "InDatabaseTriggerEngine",
     "InvalidOverride",
     "InvalidTick",
+    "LiveRun",
+    "Measures",
     "MentorNotFound",
     "MigrationError",
     "NotNow",
@@ -74,7 +85,9 @@ __all__ = [
     "Outcome",
     "Overrides",
     "OverridesUnsupported",
+    "Overview",
     "RequestRefused",
+    "Rhythm",
     "RunFailed",
     "RunInProgress",
     "RunRecord",
@@ -89,18 +102,26 @@ __all__ = [
     "Summary",
     "TickError",
     "TickStatus",
+    "Totals",
     "UnknownScenarioType",
+    "Verdict",
     "Visit",
+    "advise",
+    "describe_first_ticks",
     "diagnose",
     "enabled_scenario_types",
     "examine",
     "find_binaries",
+    "find_rhythm",
     "find_run",
     "grant_rights",
     "install_tick",
+    "is_loopback",
     "leads_to_this_machine",
     "list_runs",
+    "live_run_elsewhere",
     "load_settings",
+    "measure_capacity",
     "migrate",
     "open_database",
     "open_embedded_postgres",

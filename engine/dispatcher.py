@@ -13,6 +13,7 @@ import trio
 
 from engine.chunk import Chunk
 from engine.errors import InvocationFailed
+from engine.invocations import Invocations
 from engine.low_water_mark import LowWaterMark
 from engine.tally import Tally
 from engine.trigger.protocol import Evaluation, RunContext, TriggerEngine, TriggerEngineSession
@@ -56,7 +57,7 @@ async def _evaluate(
     A chunk that fails whole is halved down to who breaks it.
     """
     try:
-        evaluation = await _invoke_with_retry(mentor_ids, session, invocation_timeout)
+        evaluation = await _invoke_with_retry(mentor_ids, session, tally.invocations, invocation_timeout)
     except InvocationFailed as failure:
         if failure.bisectable and len(mentor_ids) > 1:
             middle = len(mentor_ids) // 2
@@ -69,25 +70,36 @@ async def _evaluate(
 
 
 async def _invoke_with_retry(
-    mentor_ids: Sequence[UUID], session: TriggerEngineSession, invocation_timeout: float
+    mentor_ids: Sequence[UUID],
+    session: TriggerEngineSession,
+    invocations: Invocations,
+    invocation_timeout: float,
 ) -> Evaluation:
     try:
-        return await _invoke(mentor_ids, session, invocation_timeout)
+        return await _invoke(mentor_ids, session, invocations, invocation_timeout)
     except InvocationFailed as failure:
         pause = max(random.uniform(*RETRY_PAUSE), failure.retry_after or 0.0)  # noqa: S311 - spreads load
         if not failure.retryable or trio.current_time() + pause >= trio.current_effective_deadline():
             raise
     await trio.sleep(pause)
-    return await _invoke(mentor_ids, session, invocation_timeout)
+    return await _invoke(mentor_ids, session, invocations, invocation_timeout)
 
 
 async def _invoke(
-    mentor_ids: Sequence[UUID], session: TriggerEngineSession, invocation_timeout: float
+    mentor_ids: Sequence[UUID],
+    session: TriggerEngineSession,
+    invocations: Invocations,
+    invocation_timeout: float,
 ) -> Evaluation:
     # trio looks at deadlines between two passes of its loop. A process that was frozen in mid-pass, and woken
     # past its fence, would begin up to one invocation per dispatcher before it looks again.
-    if trio.current_time() >= trio.current_effective_deadline():
+    began = trio.current_time()
+    if began >= trio.current_effective_deadline():
         await trio.sleep_forever()
-    with trio.move_on_after(invocation_timeout):
-        return await session.evaluate(mentor_ids)
-    raise InvocationFailed("timeout")
+    invocations.begun += 1
+    try:
+        with trio.move_on_after(invocation_timeout):
+            return await session.evaluate(mentor_ids)
+        raise InvocationFailed("timeout")
+    finally:
+        invocations.durations.observe(trio.current_time() - began)

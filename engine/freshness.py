@@ -47,6 +47,12 @@ class Freshness:
         return tuple(name for _, name in sorted(old, reverse=True))
 
     @property
+    def oldest(self) -> float | None:
+        """The greatest of the ages: nobody has waited longer for anything. None while it is not known."""
+        ages = [age for age in self.ages.values() if age is not None]
+        return None if self.never_covered else max(ages, default=None)
+
+    @property
     def is_fresh(self) -> bool:
         """Also where no scenario is enabled: then nobody waits for anything."""
         return not (self.never_covered or self.stale)

@@ -39,7 +39,7 @@ class Limits:
     invocation_timeout: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Progress:
     """What can be seen of a run from outside, at any moment of it.
 
@@ -50,6 +50,12 @@ class Progress:
     fence: Fence = field(default_factory=Fence)
     tally: Tally = field(default_factory=Tally)
     low_water_mark: LowWaterMark = field(default_factory=LowWaterMark)
+    channel: trio.MemoryReceiveChannel[Chunk] | None = None
+
+    @property
+    def channel_depth(self) -> int:
+        """Chunks that were sent, and wait for a dispatcher; none before the run and after it."""
+        return self.channel.statistics().current_buffer_used if self.channel else 0
 
 
 async def run(
@@ -68,6 +74,7 @@ async def run(
     """
     walk, tally = progress.walk, progress.tally
     send_channel, receive_channel = trio.open_memory_channel[Chunk](limits.max_concurrency)
+    progress.channel = receive_channel
 
     async with trio.open_nursery() as around:
         around.start_soon(count_remaining, walk, mentors)

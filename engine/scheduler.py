@@ -1,8 +1,8 @@
 """This file is the scheduler: its parts, opened in order and closed in reverse, and the runs it carries out.
 
 A run lives in the scheduler's own nursery, not in its caller's task: a caller who hangs up does not end it,
-and a bug in it costs that run only. Nothing is kept here from one run to the next: where the last one
-stopped, and that this one is the only one, is in the ledger.
+and a bug in it costs that run only. Nothing that a run goes by is kept here from one to the next: where the
+last one stopped, and that this one is the only one, is in the ledger.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ from engine.explanation import Explanation, explain
 from engine.freshness import Freshness, measure_freshness
 from engine.lease import NoLease, RecordedLease
 from engine.ledger import LEASE, Ledger
+from engine.live_run import LiveRun, live_run_here
+from engine.measures import Measures
 from engine.mentors.choice import open_mentors
 from engine.mentors.protocol import IdRange, MentorSource
 from engine.migrations import pending_migrations
 from engine.overrides import Overrides, read_overrides
+from engine.overview import Overview, read_overview
 from engine.run import Limits, Progress
 from engine.run_id import new_run_id
 from engine.run_record import RunRecord, find_run, list_runs
@@ -85,6 +88,7 @@ class Scheduler:
     """Carries out runs, one at a time, and a dry run beside. Made by `open_scheduler`.
 
     `built_in` is the trigger engine in the database, for who invokes it over HTTP, whichever the runs use.
+    `measures` is what its runs have done so far.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Scheduler:
         self._settings = settings
         self._database = database
         self._mentors = mentors
+        self.measures = Measures()
         self._trigger_engine = trigger_engine
         self.built_in = built_in
         self._runs = runs
@@ -106,7 +111,7 @@ class Scheduler:
         self._under_way: list[StartedRun] = []
         self._beginning: list[trio.Event] = []
         self._latest: StartedRun | None = None
-        self._draining = False
+        self._draining = trio.Event()
 
     async def start(self, request: RunRequest, *, asked_at: float | None = None) -> StartedRun:
         """Begin a run. Its budget counts from `asked_at` on trio's clock, by default from this call.
@@ -138,7 +143,7 @@ class Scheduler:
             else await self._begin_run(context, budget)
         )
         # Nothing below awaits: what was begun is carried out.
-        if self._draining:
+        if self.is_draining:
             started.progress.walk.stop(StopReason.DRAINING)
         self._latest = started
         self._runs.start_soon(self._carry_out, started, request)
@@ -149,9 +154,28 @@ class Scheduler:
         """Of the run that was begun last, under way or ended; None before the first."""
         return self._latest.progress if self._latest else None
 
+    @property
+    def live_run(self) -> LiveRun | None:
+        """The run that this process carries out at this moment; a dry run is none."""
+        for started in self._under_way:
+            if not (started.context.dry_run or started.has_ended):
+                return live_run_here(started)
+        return None
+
+    @property
+    def is_draining(self) -> bool:
+        return self._draining.is_set()
+
+    async def wait_until_draining(self) -> None:
+        """For whatever has no end of its own.
+
+        **Cancellation:** leaves nothing behind.
+        """
+        await self._draining.wait()
+
     def drain(self) -> None:
         """Begin no further run, and no further page or chunk of the one under way."""
-        self._draining = True
+        self._draining.set()
         for started in self._under_way:
             started.progress.walk.stop(StopReason.DRAINING)
 
@@ -190,6 +214,16 @@ class Scheduler:
         """Is everybody being reached? Raises and cancels as `engine.freshness.measure_freshness`."""
         return await measure_freshness(self._database, self._settings.freshness_limit)
 
+    async def read_overview(self, *, limit: int) -> Overview:
+        """The latest runs, at most `limit`, and freshness. Raises as `check_ready`, and StatementFailed.
+
+        **Cancellation:** leaves nothing behind.
+        """
+        await self.check_ready()
+        return await read_overview(
+            self._database, limit=limit, lease=LEASE, freshness_limit=self._settings.freshness_limit
+        )
+
     async def list_runs(self, *, before: UUID | None, limit: int) -> list[RunRecord]:
         """Newest first, at most `limit`; the rest as `engine.run_record.list_runs`."""
         return await list_runs(self._database, before=before, limit=limit, lease=LEASE)
@@ -217,7 +251,7 @@ class Scheduler:
         return sorted(row["scenario_type"] for row in rows if row["enabled"])
 
     def _refuse_while_draining(self) -> None:
-        if self._draining:
+        if self.is_draining:
             raise Draining("The service is shutting down and begins no run; ask again later.", RETRY_AFTER)
 
     def _check_overrides_supported(self, *, dry_run: bool) -> None:
@@ -289,10 +323,13 @@ class Scheduler:
             max_concurrency=min(settings.max_concurrency, at_once),
             invocation_timeout=settings.invocation_timeout,
         )
+        # In this task and those that it starts: from here on, every line about the run says which one it is.
+        structlog.contextvars.bind_contextvars(run_id=str(started.context.run_id))
         asked = {name: value for name, value in asdict(request).items() if value is not None}
         log.info("run_started", run_id=str(started.context.run_id), **asked)
         try:
-            await started.carry_out(limits, self._mentors, self._trigger_engine)
+            with self.measures.watching(started):
+                await started.carry_out(limits, self._mentors, self._trigger_engine)
         finally:
             self._under_way.remove(started)
 

@@ -27,6 +27,9 @@ class StartedRun:
         self.context = context
         self.budget = budget
         self.progress = progress
+        self.ending: tuple[Verdict, Summary] | None = (
+            None  # once nothing more is counted, also when it failed
+        )
         self._lease = lease
         self._ended = trio.Event()
         self._outcome: Summary | RunFailed | None = None
@@ -68,7 +71,7 @@ class StartedRun:
         """
         outcome: Summary | RunFailed = RunFailed("The run was cut: the service was told to stop at once.")
         try:
-            verdict, summary = await self._run(limits, mentors, trigger_engine)
+            self.ending = verdict, summary = await self._run(limits, mentors, trigger_engine)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._give_lease_back, verdict, summary)
                 with trio.move_on_after(LAST_WRITE_GRACE):
@@ -115,9 +118,15 @@ class StartedRun:
             return
         self._outcome = outcome
         self._ended.set()
+        errors = dict(self.progress.tally.errors)
         if isinstance(outcome, Summary):
-            errors = dict(self.progress.tally.errors)
             say = log.warning if errors else log.info
             say("run_ended", **outcome.as_json(), errors=errors)
             if outcome.total_active_mentors == 0 and outcome.completed:
                 log.info("no_active_mentors", run_id=str(self.context.run_id))
+        elif self.ending is not None:
+            verdict, summary = self.ending
+            counts = {name: count for name, count in summary.as_json().items() if name.startswith("total_")}
+            log.error(
+                "run_ended", run_id=str(self.context.run_id), verdict=str(verdict), **counts, errors=errors
+            )

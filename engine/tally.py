@@ -13,7 +13,17 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+import structlog
+
+from engine.invocations import Invocations
+from engine.remedies import remedy_of
 from engine.trigger.protocol import Evaluation
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+# Error classes of one run that are logged when they first occur. A bad day brings three; but a scenario
+# function may raise any SQLSTATE it likes.
+CLASSES_LOGGED = 20
 
 
 class StopReason(StrEnum):
@@ -36,6 +46,7 @@ class Tally:
         self.errors: Counter[str] = Counter()
         self.dispatched: Counter[str] = Counter()
         self.suppressed: Counter[str] = Counter()
+        self.invocations = Invocations()
 
     @property
     def in_hand(self) -> int:
@@ -52,7 +63,7 @@ class Tally:
         """
         failed = 0
         for error_class, count in evaluation.errors.items():
-            self.errors[error_class] += count
+            self.count_failure(count, error_class)
             failed += count
         for scenario_type, count in evaluation.dispatched.items():
             self.dispatched[scenario_type] += count
@@ -62,7 +73,17 @@ class Tally:
         return mentors - failed
 
     def count_failure(self, mentors: int, error_class: str) -> None:
-        """An invocation for that many mentors failed, and there will be no other for them in this run."""
+        """So many mentors could not be evaluated, and will not be asked about again in this run.
+
+        The first of a class is logged at once; how many there were is said when the run has ended.
+        """
+        if error_class not in self.errors and len(self.errors) < CLASSES_LOGGED:
+            log.warning(
+                "first_error_of_class",
+                error_class=error_class,
+                mentors=mentors,
+                remedy=remedy_of(error_class),
+            )
         self.errors[error_class] += mentors
 
 

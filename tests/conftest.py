@@ -67,6 +67,51 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"SCHEDULER_TEST_REQUIRE=all allows no skip. {reason}"
 
 
+# --- What one run has skipped, another one can make up for, once what was missing is there ---
+
+SKIPPED = pytest.StashKey[set[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--skipped-last-time", action="store_true", help="Run only what the last run skipped.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SKIPPED] = set()
+    config.pluginmanager.register(_Skips(config.stash[SKIPPED]))
+
+
+class _Skips:
+    """Notes the ids of tests that are skipped, and of files that are skipped whole."""
+
+    def __init__(self, ids: set[str]) -> None:
+        self._ids = ids
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._ids.add(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self._ids.add(report.nodeid)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--skipped-last-time"):
+        return
+    skipped = set(config.cache.get("scheduler/skipped", []))  # type: ignore[union-attr]
+    ids = {id for item in items for id in (item.nodeid, item.nodeid.partition("::")[0])}
+    if lost := skipped - ids:
+        raise pytest.UsageError(f"Skipped last time, and not found this time: {sorted(lost)[0]}")
+    left_out = [item for item in items if not skipped & {item.nodeid, item.nodeid.partition("::")[0]}]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    session.config.cache.set("scheduler/skipped", sorted(session.config.stash[SKIPPED]))  # type: ignore[union-attr]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say once for each reason how to get what is missing, not once for each test."""
     skipped = terminalreporter.stats.get("skipped", [])

@@ -160,6 +160,26 @@ class ModelDatabase:
             return [{"id": run_id}]
         return []
 
+    def _covering_runs(
+        self, started_at: float | None, run_id: UUID | None, scenario_types: Sequence[str], page_size: int
+    ) -> list[dict[str, Any]]:
+        newest_first = sorted(self.runs, key=lambda row: (row.started_at, row.id), reverse=True)
+        return [
+            {
+                "id": row.id,
+                "started_at": row.started_at,
+                "age": self.now - row.started_at,
+                "is_completed": row.verdict == "completed",
+                "started_after": row.started_after,
+                "low_water_mark": row.low_water_mark,
+                "evaluated_types": row.evaluated_types,
+            }
+            for row in newest_first
+            if _covers(row)
+            and (run_id is None or (row.started_at, row.id) < (started_at, run_id))
+            and set(row.evaluated_types) & set(scenario_types)
+        ][:page_size]
+
     def _running(self, run_id: UUID) -> list[RunRow]:
         return [row for row in self.runs if row.id == run_id and row.verdict == "running"]
 
@@ -171,6 +191,12 @@ async def _hang() -> None:
     finally:
         with trio.CancelScope(shield=True):
             await trio.sleep(RELEASE_TIMEOUT)
+
+
+def _covers(row: RunRow) -> bool:
+    is_stretch = row.verdict == "completed" or row.low_water_mark is not None
+    mentors, evaluated = (row.counts.get(name, 0) for name in ("stretch_mentors", "stretch_evaluated"))
+    return is_stretch and evaluated * 10 >= mentors * 9
 
 
 def _begun(**values: Any) -> dict[str, Any]:

@@ -6,14 +6,22 @@ from quart_trio import QuartTrio
 
 from engine import Scheduler, Settings
 from web.answers import register_error_answers
-from web.auth import Credential
+from web.auth import Credential, Operator
 from web.connection import HTTPConnection
+from web.csrf import FormTokens
+from web.dashboard import dashboard_blueprint
+from web.events import events_blueprint
 from web.explain import explain_blueprint
 from web.freshness import freshness_blueprint
 from web.health import health_blueprint
+from web.login import login_blueprint
+from web.metrics import metrics_blueprint
+from web.pages import static_blueprint
 from web.run import run_blueprint
 from web.runs import runs_blueprint
+from web.sessions import are_cookies_secure, derive_key, use_sessions
 from web.trigger_engine import trigger_engine_blueprint
+from web.watch import Watch
 
 
 def create_app(scheduler: Scheduler, settings: Settings) -> QuartTrio:
@@ -31,8 +39,16 @@ def create_app(scheduler: Scheduler, settings: Settings) -> QuartTrio:
     service_role_key = Credential(settings.service_role_key)
     if service_role_key.is_set:
         app.register_blueprint(trigger_engine_blueprint(scheduler.built_in, service_role_key))
-    operator = Credential(settings.operator_token)
-    if operator.is_set:
+    operator = Operator(settings.operator_token)
+    app.register_blueprint(metrics_blueprint(scheduler, settings.freshness_limit, operator))
+    if settings.operator_token is not None:
+        use_sessions(app, settings.operator_token, settings)
+        forms = FormTokens(derive_key(settings.operator_token, "forms"), secure=are_cookies_secure(settings))
+        watch = Watch(scheduler, settings)
         app.register_blueprint(runs_blueprint(scheduler, operator))
         app.register_blueprint(explain_blueprint(scheduler, operator))
+        app.register_blueprint(login_blueprint(operator, forms))
+        app.register_blueprint(dashboard_blueprint(scheduler, settings, operator, forms, watch))
+        app.register_blueprint(events_blueprint(scheduler, settings, operator, watch))
+        app.register_blueprint(static_blueprint())
     return app

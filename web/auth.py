@@ -1,4 +1,4 @@
-"""This file is who may call what: the shared secret of the tick, and the trigger engine's service role key.
+"""This file is who may call what: the tick's shared secret, the service role key, the operator.
 
 Compared over digests of equal length, every one of them every time, so that the time taken tells nothing. An
 expected secret that is unset matches nothing.
@@ -14,6 +14,7 @@ import structlog
 import trio
 from pydantic import SecretStr
 from quart import Response, request
+from quart_auth import current_user
 
 from web.answers import refusal
 
@@ -49,6 +50,33 @@ class Credential:
         return self.opens(token.strip(" ")) and scheme.lower() == "bearer"
 
 
+class Operator:
+    """Whoever holds the operator token: in a session that logging in began, or as a bearer.
+
+    What only the operator may call asks it before anything else:
+    `blueprint.before_request(operator.refuse_others)`.
+    """
+
+    def __init__(self, token: SecretStr | None) -> None:
+        self.token = Credential(token)
+
+    @property
+    def is_set(self) -> bool:
+        return self.token.is_set
+
+    async def is_asking(self) -> bool:
+        """Whether the request at hand is the operator's. A bearer that is wrong is not made up for."""
+        given = request.headers.getlist("Authorization")
+        return self.token.opens_with_bearer(given) if given else await self.has_session()
+
+    async def has_session(self) -> bool:
+        """Whether the request at hand bears the cookie that a login with this token has set."""
+        return self.is_set and await current_user.is_authenticated
+
+    async def refuse_others(self) -> Response | None:
+        return None if await self.is_asking() else unauthorized("Bearer")
+
+
 class _Refusals:
     """Counts refused credentials, and logs them a line at a time: anyone can cause them."""
 
@@ -67,9 +95,14 @@ class _Refusals:
 _refusals = _Refusals()
 
 
+def count_refusal() -> None:
+    """Have the log say that somebody was refused."""
+    _refusals.count()
+
+
 def unauthorized(scheme: str) -> Response:
     """401, the same for a credential that is missing, wrong or given twice."""
-    _refusals.count()
+    count_refusal()
     return refusal(
         401,
         "unauthorized",

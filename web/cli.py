@@ -30,10 +30,12 @@ from engine import (
     SchedulerError,
     Settings,
     StatementFailed,
+    advise,
     find_run,
     grant_rights,
     list_runs,
     load_settings,
+    measure_capacity,
     migrate,
     open_database,
     open_scheduler,
@@ -46,7 +48,7 @@ from web.cron import cron
 from web.explain_command import explain
 from web.logs import configure_logging
 from web.signals import watch_signals
-from web.terminal import record_table, records_table, show_progress, summary_table
+from web.terminal import capacity_line, record_table, records_table, show_progress, summary_table
 from web.trial import try_overrides
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -160,10 +162,13 @@ async def _run(
 def runs(run_id: UUID | None, limit: int, as_json: bool) -> None:
     """What the ledger says of the latest runs, or all it says of the one with RUN_ID.
 
+    Below the table, how many mentors fit in one budget at that rate, and what to change once that is near.
+
     Read from the database, so it needs no server. With --json, `jq` takes it as it is: for example
     `scenario-scheduler runs --json | jq 'select(.verdict != "completed")'`.
     """
-    records = trio.run(_read_ledger, load_settings("database_url"), run_id, limit)
+    settings = load_settings("database_url")
+    records = trio.run(_read_ledger, settings, run_id, limit)
     console = Console(stderr=as_json)
     if not records:
         console.print("The ledger is empty: begin a run with `scenario-scheduler run`.", highlight=False)
@@ -174,6 +179,8 @@ def runs(run_id: UUID | None, limit: int, as_json: bool) -> None:
         console.print(record_table(records[0]))
     else:
         console.print(records_table(records, console.width))
+        if capacity := measure_capacity(records, settings.soft_threshold):
+            console.print(f"\n{capacity_line(capacity, advise(capacity, settings))}", highlight=False)
 
 
 async def _read_ledger(settings: Settings, run_id: UUID | None, limit: int) -> list[RunRecord]:

@@ -8,6 +8,7 @@ import sys
 import click
 import trio
 from rich.console import Console
+from rich.text import Text
 
 from engine import (
     ConfigurationError,
@@ -15,6 +16,7 @@ from engine import (
     Settings,
     TickError,
     TickStatus,
+    describe_first_ticks,
     diagnose,
     enabled_scenario_types,
     install_tick,
@@ -128,8 +130,8 @@ def _checked(url: str) -> str:
 def status(as_json: bool) -> None:
     """How the tick does, and in one line what is wrong with it. Exit code 1 if something is.
 
-    Joins the jobs, how each went last, what was posted, and what the service answered. pg_cron's own
-    `succeeded` is not success: it only says that the post was handed on.
+    Joins the jobs, how each went the last few times, what was posted, and what the service answered.
+    pg_cron's own `succeeded` is not success: it only says that the post was handed on.
     """
     settings = load_settings("administrator_url")
 
@@ -139,17 +141,25 @@ def status(as_json: bool) -> None:
 
     found = trio.run(read_it)
     wrong = diagnose(found)
+    to_come = None if wrong else describe_first_ticks(found)
     if as_json:
-        click.echo(json.dumps({"ok": wrong is None, "wrong": wrong} | found.as_json()))
+        said = {"ok": wrong is None, "wrong": wrong, "to_come": to_come}
+        click.echo(json.dumps(said | found.as_json()))
     else:
         console = Console()
         if found.jobs:
             console.print(jobs_table(found))
         if found.invocations:
             console.print(invocations_table(found))
-        line = "[green]all is well[/]" if wrong is None else f"[red]wrong:[/] {wrong}"
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(_conclusion(wrong, to_come), soft_wrap=True)
     sys.exit(WRONG if wrong else 0)
+
+
+def _conclusion(wrong: str | None, to_come: str | None) -> Text:
+    """As text, not as markup: a server's words are in it."""
+    if wrong is not None:
+        return Text.assemble(("wrong:", "red"), " ", wrong)
+    return Text("all is well", "green") + Text(f"; {to_come}" if to_come else "")
 
 
 @cron.command()

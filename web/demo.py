@@ -134,6 +134,9 @@ def _say_what_next(console: Console, settings: Settings, url: str) -> None:
     token = settings.operator_token.get_secret_value() if settings.operator_token else ""
     console.print("\nTick it again, and see that nobody is notified twice:")
     console.print(f"  curl -X POST -H '{name}: {secret}' {url}/run", soft_wrap=True, highlight=False)
-    console.print("Every run so far, as its operator asks for them:")
+    console.print("See it run: the dashboard, and the operator token to log in with:")
+    console.print(f"  {url}/dashboard", soft_wrap=True, highlight=False)
+    console.print(f"  {token}", soft_wrap=True, highlight=False)
+    console.print("Every run so far, as JSON:")
     console.print(f"  curl -H 'Authorization: Bearer {token}' {url}/runs", soft_wrap=True, highlight=False)
     console.print("Ctrl-C ends it; nothing is left behind.")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from quart import Blueprint, Response, request
+from quart import Blueprint
 
 from engine import Scheduler
 from web.answers import Refused
-from web.auth import Credential, unauthorized
+from web.auth import Operator
 from web.json_body import StrictModel, read_json_body
 
 MAX_BODY_BYTES = 16 * 1024
@@ -21,13 +21,12 @@ class ExplainBody(StrictModel):
     mentor_id: UUID
 
 
-def explain_blueprint(scheduler: Scheduler, operator: Credential) -> Blueprint:
+def explain_blueprint(scheduler: Scheduler, operator: Operator) -> Blueprint:
     blueprint = Blueprint("explain", __name__)
+    blueprint.before_request(operator.refuse_others)
 
     @blueprint.post("/explain")
-    async def post_explain() -> Response | dict[str, Any]:
-        if not operator.opens_with_bearer(request.headers.getlist("Authorization")):
-            return unauthorized("Bearer")
+    async def post_explain() -> dict[str, Any]:
         body = await read_json_body(ExplainBody, MAX_BODY_BYTES)
         if body is None:
             raise Refused(422, "invalid_body", "The body must name a mentor_id.")

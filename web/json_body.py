@@ -37,7 +37,7 @@ async def read_json_body(model: type[ModelT], max_bytes: int) -> ModelT | None:
 
     **Cancellation:** the rest of the body is left unread.
     """
-    body = await _read(max_bytes)
+    body = await read_body(max_bytes)
     if not body:
         return None
     if request.mimetype != "application/json":
@@ -61,7 +61,11 @@ async def read_json_body(model: type[ModelT], max_bytes: int) -> ModelT | None:
         raise Refused(422, "invalid_body", _explain(model, error)) from None
 
 
-async def _read(max_bytes: int) -> bytes:
+async def read_body(max_bytes: int) -> bytes:
+    """The request's body as it came. Raises Refused: 413, 408.
+
+    **Cancellation:** the rest of the body is left unread.
+    """
     too_large = Refused(413, "body_too_large", f"The body is larger than {max_bytes} bytes.")
     if (request.content_length or 0) > max_bytes:
         raise too_large

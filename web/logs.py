@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import TracebackType
+from typing import TextIO
 
 import structlog
 
+from web.tracebacks import format_traceback
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """For the whole process, libraries included. Tracebacks never show variables: those hold ids and keys."""
+    """For the whole process, libraries included, and what ends it. Tracebacks show no values: those hold ids
+    and keys.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -17,9 +25,9 @@ def configure_logging(level: int = logging.INFO) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     rendered: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [structlog.dev.ConsoleRenderer(exception_formatter=_write_traceback)]
         if sys.stderr.isatty()
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_traceback), structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[
@@ -44,3 +52,16 @@ def configure_logging(level: int = logging.INFO) -> None:
     # Its only line at INFO says what `serving` says, and httpx would log every invocation.
     for name in ("hypercorn.error", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    sys.excepthook = _log_crash
+
+
+def _traceback(exc_info: structlog.typing.ExcInfo) -> str:
+    return format_traceback(exc_info[1])
+
+
+def _write_traceback(console: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    console.write("\n" + _traceback(exc_info))
+
+
+def _log_crash(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    log.critical("crashed", exc_info=error)

@@ -6,23 +6,19 @@ import re
 from typing import Any
 from uuid import UUID
 
-from quart import Blueprint, Response, request
+from quart import Blueprint, request
 
 from engine import Scheduler
 from web.answers import Refused
-from web.auth import Credential, unauthorized
+from web.auth import Operator
 
 # Runs on a page: a screenful, and a day and a half of them at a tick every five minutes (400 kB).
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500
 
 
-def runs_blueprint(scheduler: Scheduler, operator: Credential) -> Blueprint:
+def runs_blueprint(scheduler: Scheduler, operator: Operator) -> Blueprint:
     blueprint = Blueprint("runs", __name__)
-
-    @blueprint.before_request
-    async def only_the_operator() -> Response | None:
-        opened = operator.opens_with_bearer(request.headers.getlist("Authorization"))
-        return None if opened else unauthorized("Bearer")
+    blueprint.before_request(operator.refuse_others)
 
     @blueprint.get("/runs")
     async def get_runs() -> dict[str, Any]:

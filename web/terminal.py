@@ -1,4 +1,8 @@
-"""This file is what runs look like in a terminal: a bar while one lasts, a table of one or of many."""
+"""This file is what runs look like in a terminal: a bar while one lasts, a table of one or of many.
+
+What the database or another server has said is put into tables as Text: a string would be read as markup,
+which a bracket in it breaks.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from engine import RunRecord, Scheduler, SchedulerError, StopReason, TickStatus
+from engine import Capacity, RunRecord, Scheduler, SchedulerError, StopReason, TickStatus
 
 # Seconds between two looks at the tally: smooth to the eye, nothing to the processor.
 REFRESH_PAUSE = 0.1
@@ -90,7 +95,7 @@ def record_table(record: RunRecord) -> Table:
     if record.resumed:
         table.add_row("began", "where an earlier run had left off")
     table.add_row("last heartbeat", _local(record.heartbeat_at))
-    table.add_row("scenarios", ", ".join(record.evaluated_types) or "none")
+    table.add_row("scenarios", Text(", ".join(record.evaluated_types) or "none"))
     table.add_section()
     parts = {
         "total_errors": record.errors,
@@ -130,18 +135,28 @@ def records_table(records: Sequence[RunRecord], width: int) -> Table:
     return table
 
 
+def capacity_line(capacity: Capacity, advice: str | None) -> str:
+    """How many fit in one budget; yellow, and with what to change, when they nearly fill it."""
+    line = f"Capacity: {capacity.sentence()}"
+    return f"[yellow]{line}[/] {advice}" if advice else line
+
+
 def jobs_table(status: TickStatus) -> Table:
-    """The jobs of pg_cron that tick, and how each went last, in pg_cron's own words."""
+    """The jobs of pg_cron that tick, and how each went the last few times, in pg_cron's own words."""
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
-    for heading in ("job", "schedule", "last begun", "pg_cron says"):
+    for heading in ("job", "schedule"):
         table.add_column(heading)
+    table.add_column("begun", min_width=len("2026-11-23"))
+    table.add_column("pg_cron says", min_width=len("succeeded"))
     for job in status.jobs:
-        table.add_row(
-            job.name + ("" if job.active else " (switched off)"),
-            job.schedule,
-            _local(job.started_at) if job.started_at else "never",
-            " ".join((job.status or "-", (job.message or "") if job.status == "failed" else "")).strip(),
-        )
+        named = (job.name + ("" if job.active else " (switched off)"), job.schedule)
+        if not job.runs:
+            table.add_row(*map(Text, (*named, "no run known", "-")))
+        for run in job.runs:
+            said = [run.status or "-", run.message or "" if run.status == "failed" else ""]
+            begun = _local(run.started_at) if run.started_at else "-"
+            table.add_row(*map(Text, (*named, begun, " ".join(said).strip())))
+            named = ("", "")
     return table
 
 
@@ -153,12 +168,13 @@ def invocations_table(status: TickStatus) -> Table:
     for each in status.invocations:
         waiting = "none came" if each.is_overdue else "not yet"
         answer = [str(each.status_code or ""), each.error or ""] if each.answered_at else [waiting]
-        table.add_row(
+        row = (
             _local(each.invoked_at),
             ", ".join(each.scenario_types) if each.scenario_types else "all",
             " ".join(answer).strip(),
-            each.verdict or "",
+            each.verdict or ("not in this ledger" if each.run_id else ""),
         )
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -168,14 +184,14 @@ def _add_counts(table: Table, counts: Mapping[str, Any], parts: Mapping[str, Map
         lower_bound = field == "total_unprocessed" and not counts["remaining_known"]
         table.add_row(label, f"{'at least ' if lower_bound else ''}{counts[field]:,}")
         for name, count in sorted(parts.get(field, {}).items()):
-            table.add_row(f"  {name}", f"{count:,}")
+            table.add_row(Text(f"  {name}"), f"{count:,}")
 
 
-def _verdict(verdict: str, stop_reason: str | None, errors: int) -> str:
+def _verdict(verdict: str, stop_reason: str | None, errors: int) -> Text:
     """Green is for nothing to look at."""
     colour = "yellow" if verdict == "completed" and errors else _COLOURS[verdict]
     reason = f": {stop_reason}" if verdict == "partial" else ""
-    return f"[{colour}]{verdict}{reason}[/]"
+    return Text(f"{verdict}{reason}", style=colour)
 
 
 def _seconds(milliseconds: int) -> str:

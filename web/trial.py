@@ -79,7 +79,7 @@ def try_overrides(request: RunRequest, assignments: Sequence[str], *, as_json: b
     else:
         console.print(trial_table(trial))
         for line in _reservations(trial):
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, markup=False)
     return trial.is_whole
 
 

@@ -49,7 +49,7 @@ MOST_SAID = 200
 # What the service says in `WWW-Authenticate` to a tick without its secret, and nobody else does.
 CHALLENGE = 'SharedSecret realm="scenario-scheduler"'
 
-_READ_CLOCK = load_statement("read_clock")
+_READ_CLOCK = load_statement("read_machine_clock")
 _EVALUATE = load_statement("evaluate")
 
 

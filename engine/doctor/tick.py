@@ -11,7 +11,7 @@ from engine.doctor.finding import Outcome, broken, holds
 from engine.doctor.installation import Installation
 from engine.errors import StatementFailed
 from engine.statements import load_statement
-from engine.tick.diagnosis import diagnose_jobs, diagnose_posting, diagnose_ticks
+from engine.tick.diagnosis import describe_first_ticks, diagnose_jobs, diagnose_posting, diagnose_ticks
 
 # Hex digits of a secret: 128 bits, which nobody guesses.
 SHORTEST_SECRET = 32
@@ -151,9 +151,10 @@ async def check_last_tick(installation: Installation) -> Outcome:
     status = await installation.tick_status()
     if fault := diagnose_ticks(status):
         return _as_outcome(fault)
+    to_come = describe_first_ticks(status)
     answered = next((each for each in status.invocations if each.answered_at is not None), None)
-    if answered is None:
-        return holds("on its way, or still to come")
+    if to_come is not None or answered is None:
+        return holds(to_come or "on its way")
     return holds(f"answered with {answered.status_code}, {answered.age / 60:.0f} minutes ago")
 
 

@@ -15,6 +15,7 @@ from engine.errors import InvalidTick, StatementFailed, TickError
 from engine.settings import is_loopback
 from engine.statements import Statement, load_statement
 from engine.tick.as_cron import as_cron
+from engine.tick.home import why_no_pg_cron
 from engine.tick.jobs import PURGE, Job
 from engine.tick.secret import forget_secret_in_vault, keep_secret
 from engine.tick.transaction import kept_if_it_works, open_tick_transaction
@@ -74,7 +75,7 @@ async def install_tick(
     async with _open_transaction(database) as transaction:
         found = await _inspect(transaction)
         if not found["pg_cron"]:
-            raise TickError(_without_pg_cron(found["cron_database"]))
+            raise TickError(f"{why_no_pg_cron(found['database'], found['cron_database'])}.")
         if with_plpython3u:
             if found["pg_net"]:
                 raise TickError("pg_net is here, and is the better way; leave --with-plpython3u out.")
@@ -174,15 +175,6 @@ async def _inspect(transaction: Transaction) -> Any:
     if not found["is_migrated"]:
         raise TickError("The database is not migrated to this version; run `scenario-scheduler migrate`.")
     return found
-
-
-def _without_pg_cron(elsewhere: str | None) -> str:
-    """`elsewhere` is the database that pg_cron's jobs are in, if it is loaded."""
-    return "pg_cron is not in this database; run `create extension pg_cron` " + (
-        f"after setting cron.database_name, which is {elsewhere}, to this database."
-        if elsewhere
-        else "(on a server of your own, with shared_preload_libraries = 'pg_cron' before)."
-    )
 
 
 async def _configure(transaction: Transaction, url: str, timeout_ms: int) -> str:

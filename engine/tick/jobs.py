@@ -68,8 +68,10 @@ def longest_pause(schedule: str) -> float | None:
     if match := re.fullmatch(r"(\d{1,2}) seconds?", schedule):
         return float(match[1])
     fields = schedule.split()
-    if len(fields) != _FIELDS or fields[2:] != ["*"] * 3 or not (minutes := sorted(_minutes(fields[0]))):
+    if len(fields) != _FIELDS or fields[2:4] != ["*"] * 2 or not (minutes := sorted(_minutes(fields[0]))):
         return None
+    if fields[4] != "*":
+        return 7 * 86_400.0
     if fields[1] != "*":
         return 86_400.0
     following = [*minutes[1:], minutes[0] + len(_MINUTES)]

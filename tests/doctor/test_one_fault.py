@@ -509,6 +509,13 @@ FAULTS = {
         "values (now(), now(), 500, 'internal')",
         "delete from scheduler.invocations where status_code = 500",
     ),
+    "a tick that was answered by the service of another database": Fault(
+        "last tick",
+        "the service works in another database",
+        "insert into scheduler.invocations (invoked_at, answered_at, status_code, run_id) "
+        "values (now(), now(), 200, gen_random_uuid())",
+        "delete from scheduler.invocations i where i.run_id not in (select id from scheduler.runs)",
+    ),
     "a tick that was not answered": Fault(
         "last tick",
         "did not answer the last tick",

@@ -85,9 +85,10 @@ class Service:
         async with httpx.AsyncClient(trust_env=False, timeout=45) as client:
             return await client.post(f"{self.url}/run", headers={"X-Scheduler-Secret": secret}, json=body)
 
-    async def get(self, path: str) -> httpx.Response:
+    async def get(self, path: str, *, token: str | None = None) -> httpx.Response:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
-            return await client.get(f"{self.url}{path}")
+            return await client.get(f"{self.url}{path}", headers=headers)
 
     async def exit_code(self) -> int:
         with trio.fail_after(PATIENCE):

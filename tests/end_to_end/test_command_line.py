@@ -70,6 +70,10 @@ def test_demo_shows_the_summary_as_a_table_and_serves_until_interrupted() -> Non
             shown += line
             if "Ctrl-C" in line:
                 break
+        [(dashboard, key)] = re.findall(r"  (http://\S+/dashboard)\n  ([0-9a-f]{64})\n", shown)
+        page = httpx.get(
+            dashboard, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=10
+        ).text
         [(token, url)] = re.findall(
             r"curl -H 'Authorization: Bearer ([0-9a-f]{64})' (http://\S+/runs)", shown
         )
@@ -82,6 +86,7 @@ def test_demo_shows_the_summary_as_a_table_and_serves_until_interrupted() -> Non
     assert "notifications dispatched" in shown
     assert re.search(r"curl -X POST -H 'X-Scheduler-Secret: [0-9a-f]{64}' http://127", shown)
     assert [run["verdict"] for run in ledger["runs"]] == ["completed"]
+    assert re.search(r"Everybody was reached .+? ago", page)
     assert errors == ""
 
 
@@ -325,13 +330,24 @@ def objects(lines: str) -> Sequence[dict[str, object]]:
 def test_runs_shows_a_row_for_each_run_newest_first(ledger_url: str) -> None:
     done = command("runs", DATABASE_URL=ledger_url, COLUMNS="160")
     assert (done.returncode, done.stderr) == (0, "")
-    heading, _, *rows = [line.split() for line in done.stdout.splitlines() if line.strip()]
+    table = done.stdout.partition("Capacity:")[0]
+    heading, _, *rows = [line.split() for line in table.splitlines() if line.strip()]
     assert heading == ["started", "verdict", "took", "evaluated", "errors", "dispatched", "suppressed", "run"]
     assert [" ".join(row[2:]) for row in rows] == [
         f"completed 1.20 s 500 of 500 0 0 0 {LATEST}",
         f"partial: soft_threshold 25.01 s 1,490 of 1,500 8 61 12 {PARTIAL}",
         f"abandoned 20.00 s 7 of 7 0 0 0 {LEFT}",
     ]
+
+
+def test_runs_says_how_many_fit_in_one_budget_and_what_to_change_when_it_is_full(ledger_url: str) -> None:
+    shown = " ".join(command("runs", DATABASE_URL=ledger_url, COLUMNS="80").stdout.split())
+    assert shown.endswith(
+        "Capacity: At 240 mentors per second about 6,000 fit in one budget; 500 are needed, 8% of it."
+    )
+    full = command("runs", DATABASE_URL=ledger_url, SCHEDULER_SOFT_THRESHOLD="2", COLUMNS="80").stdout
+    shown = " ".join(full.split())
+    assert "500 are needed, 105% of it. Tick each scenario by itself" in shown
 
 
 def test_runs_shows_when_they_started_on_the_clock_of_who_asks(ledger_url: str) -> None:

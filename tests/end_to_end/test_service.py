@@ -132,6 +132,7 @@ async def test_what_postgres_says_of_a_row_it_chokes_on_is_neither_logged_nor_an
     assert (invoked.status_code, invoked.json()["error"]) == (500, "internal")
     assert service.logged("request_refused")
     assert service.logged("run_ended")[0]["level"] == "warning"
+    assert [line["error_class"] for line in service.logged("first_error_of_class")] == ["sql_22007"]
     for kept in ("alice", str(mentor)):
         assert kept not in service.log() + ran.text + invoked.text
 

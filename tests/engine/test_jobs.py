@@ -99,7 +99,8 @@ def test_no_two_scenarios_share_a_minute_and_each_keeps_the_number_of_its_ticks(
         ("7 * * * *", 3600.0),
         ("7 8-18 * * *", 86_400.0),
         ("30 seconds", 30.0),
-        ("0 8 * * 1", None),
+        ("0 8 * * 1", 604_800.0),
+        ("0 8 1 * *", None),
         ("nonsense", None),
     ],
 )

@@ -486,3 +486,50 @@ async def test_errors_count_into_the_stretch_but_not_as_evaluated(autojump_clock
         await run_to_its_end(scheduler)
     counts = database.runs[0].counts
     assert (counts["stretch_mentors"], counts["stretch_evaluated"]) == (100, 75)
+
+
+# What is seen of a run under way.
+
+
+async def test_a_run_under_way_is_seen_to_the_moment_and_no_longer_than_it_lasts(
+    autojump_clock: MockClock,
+) -> None:
+    database = ModelDatabase(ids(100))
+
+    def act(chunk: Sequence[UUID]) -> Evaluation:
+        if chunk[0].int == 3:
+            raise InvocationFailed("timeout")
+        return Evaluation(dispatched={"inactivity": 1}, suppressed={"expiry": 2})
+
+    engine = FakeTriggerEngine(latency=lambda chunk: 1.0, act=act)
+    async with open_model(database, engine) as scheduler:
+        assert scheduler.live_run is None
+        started = await scheduler.start(RunRequest(), asked_at=trio.current_time() - 0.5)
+        await trio.sleep(2.5)
+        live = scheduler.live_run
+        assert live is not None
+        assert (live.run_id, live.elapsed) == (started.context.run_id, 3.0)
+        assert (live.evaluated, live.errors, live.dispatched, live.suppressed) == (19, 1, 19, 38)
+        await started.summary()
+        assert scheduler.live_run is None
+
+
+async def test_a_dry_run_is_not_seen_as_the_run_under_way(autojump_clock: MockClock) -> None:
+    engine = FakeTriggerEngine(latency=lambda chunk: 1.0)
+    async with open_model(ModelDatabase(ids(10)), engine, trigger_engine_dry_run=True) as scheduler:
+        dry = await scheduler.start(RunRequest(dry_run=True))
+        await trio.sleep(0.5)
+        assert scheduler.live_run is None
+        await dry.summary()
+
+
+async def test_whoever_waits_for_a_drain_is_told_at_once(autojump_clock: MockClock) -> None:
+    async with (
+        open_model(ModelDatabase([]), FakeTriggerEngine()) as scheduler,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(scheduler.wait_until_draining)
+        await wait_all_tasks_blocked()
+        assert not scheduler.is_draining
+        scheduler.drain()
+        assert scheduler.is_draining

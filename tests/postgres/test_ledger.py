@@ -25,6 +25,8 @@ from tests.postgres.conftest import query, wait_until_blocked
 
 HARD_DEADLINE = 28.0
 
+COVERING_RUNS = load_statement("covering_runs")
+
 
 class PostgresWorld:
     """The ledger on Postgres, and a look into its table."""
@@ -184,6 +186,40 @@ async def test_a_completed_run_clears_the_low_water_mark(ledger: Ledger, world: 
         await finish(ledger, run_id, verdict, mark=30)
     assert (await begin(ledger))[1] is None
     assert (await world.rows())[1]["low_water_mark"] is None
+
+
+async def test_the_runs_that_cover_are_those_with_nine_tenths_evaluated_newest_first(
+    ledger: Ledger, world: World
+) -> None:
+    runs = []
+    for failed in (10, 11, 0):
+        run_id, _ = await begin(ledger, "expiry", "milestone")
+        tally, low_water_mark = Tally(), LowWaterMark()
+        tally.count_fetched(100)
+        evaluated = tally.count_evaluation(100, Evaluation(errors={"timeout": failed}))
+        low_water_mark.finish(Chunk(0, [UUID(int=number + 1) for number in range(100)]), evaluated)
+        summary = summary_of(tally, run_id, unfetched=100)
+        await ledger.finish_run(run_id, Verdict.PARTIAL, summary, tally, low_water_mark)
+        runs.append(run_id)
+        await world.pass_time(60)
+    completed, _ = await begin(ledger)
+    await finish(ledger, completed, Verdict.COMPLETED)
+    await world.pass_time(60)
+    await begin(ledger)
+
+    async def covering(*scenario_types: str, last: Any = None, page_size: int = 10) -> Sequence[Any]:
+        last_seen = (last["started_at"], last["id"]) if last else (None, None)
+        return await world.database.fetch(COVERING_RUNS, *last_seen, scenario_types, page_size)
+
+    found = await covering("milestone")
+    assert [row["id"] for row in found] == [completed, runs[2], runs[0]]
+    assert [row["is_completed"] for row in found] == [True, False, False]
+    assert [row["low_water_mark"] for row in found] == [None, UUID(int=100), UUID(int=100)]
+    assert found[1]["evaluated_types"] == ["expiry", "milestone"]
+    assert [row["age"] // 60 for row in found] == [1, 2, 4]
+    assert [row["id"] for row in await covering("inactivity")] == [completed]
+    first = await covering("milestone", page_size=1)
+    assert [row["id"] for row in await covering("milestone", last=first[0])] == [runs[2], runs[0]]
 
 
 async def test_a_run_that_finished_nobody_hands_on_where_it_began(ledger: Ledger) -> None:

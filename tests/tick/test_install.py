@@ -154,7 +154,7 @@ async def test_what_cant_be_is_refused_in_a_sentence_and_changes_nothing(
 
 
 async def test_without_pg_cron_it_says_how_to_have_it(database: Database) -> None:
-    with pytest.raises(TickError, match=r"pg_cron is not in this database; run `create extension pg_cron`"):
+    with pytest.raises(TickError, match=r"pg_cron is not in this database: run `create extension pg_cron`"):
         await install(database)
 
 

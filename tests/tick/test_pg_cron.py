@@ -55,7 +55,7 @@ async def test_a_job_of_pg_cron_has_everybody_notified_and_a_wrong_secret_is_rep
         status, report = cron_status(ill)
         assert status == 1
         assert "refuses the secret (401)" in report["wrong"]
-        assert [job["status"] for job in report["jobs"]] == ["succeeded"]
+        assert [job["runs"][0]["status"] for job in report["jobs"]] == ["succeeded"]
         shown = command("cron", "status", DATABASE_URL=ill.dsn)
         assert "wrong: the service refuses the secret (401): run `cron install`" in shown.stdout
         for postgres, secret in ((well, SECRET), (ill, OTHER_SECRET)):

@@ -494,8 +494,10 @@ async def test_a_host_name_that_cannot_be_one_is_refused(make_transport: MakeTra
         OK + b"Transfer-Encoding: gzip\r\n\r\nright",
         OK + b"Transfer-Encoding: chunked\r\n\r\nfive\r\nright\r\n0\r\n\r\n",
         OK + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nright\r\n0\r\n\r\n",
-        OK + b"Content-Encoding: gzip\r\nContent-Length: 25\r\n\r\n" + gzip.compress(b"right"),
-        OK + b"Content-Encoding: GZIP, identity\r\nContent-Length: 25\r\n\r\n" + gzip.compress(b"right"),
+        OK + b"Content-Encoding: gzip\r\nContent-Length: 25\r\n\r\n" + gzip.compress(b"right", mtime=0),
+        OK
+        + b"Content-Encoding: GZIP, identity\r\nContent-Length: 25\r\n\r\n"
+        + gzip.compress(b"right", mtime=0),
     ],
 )
 async def test_an_answer_that_is_not_what_was_asked_for_is_malformed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -10,7 +11,18 @@ import trio
 from pydantic import SecretStr
 from quart.typing import TestClientProtocol as Client
 
-from engine import Explanation, Freshness, RunRecord, RunRequest, Settings, StopReason, Summary
+from engine import (
+    Explanation,
+    Freshness,
+    LiveRun,
+    Measures,
+    Overview,
+    RunRecord,
+    RunRequest,
+    Settings,
+    StopReason,
+    Summary,
+)
 from engine.errors import SchedulerError
 from engine.trigger.in_database import MentorResult
 from tests.fakes import RUN_ID
@@ -53,6 +65,33 @@ class FakeScheduler:
         self.freshness_measurements = 0
         self.explanations: dict[UUID, Explanation] = {}
         self.explained: list[UUID] = []
+        self.measures = Measures()
+        self.at = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+        self.overviews = 0
+        self.live_run: LiveRun | None = None
+        self.mentors = 0
+        self._draining = trio.Event()
+
+    def drain(self) -> None:
+        self._draining.set()
+
+    @property
+    def is_draining(self) -> bool:
+        return self._draining.is_set()
+
+    async def wait_until_draining(self) -> None:
+        await self._draining.wait()
+
+    async def read_overview(self, *, limit: int) -> Overview:
+        await trio.lowlevel.checkpoint()
+        self.overviews += 1
+        self._raise()
+        return Overview(self.at, self.records[:limit], self.freshness)
+
+    async def count_mentors(self) -> int:
+        await trio.lowlevel.checkpoint()
+        self._raise()
+        return self.mentors
 
     def _raise(self) -> None:
         if self.error is not None:

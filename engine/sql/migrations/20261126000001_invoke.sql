@@ -12,7 +12,9 @@ create table scheduler.settings (
     and coalesce(substring(url from '^https?://(?:\[[^]]*\]|[^][/?:]+):([0-9]+)')::numeric, 1) between 1 and 65535),
   -- Above the platform limit of 30 s: a caller who leaves earlier never hears how the run ended.
   timeout_ms integer not null default 45000 check (timeout_ms between 1000 and 300000),
-  secret_name text not null default 'scheduler_secret' -- in Vault
+  secret_name text not null default 'scheduler_secret', -- in Vault
+  -- When `cron install` last had a say: pg_cron does not know since when a job is there, or has its schedule.
+  installed_at timestamptz not null default now()
 );
 
 -- The secret, one row, for where there is no Vault. A table of its own, with nothing to violate but that it is one

@@ -1,8 +1,8 @@
 -- What there is here to tick with. No parameters.
 --
 -- Returns one row: pg_cron and pg_net (installed versions, null if not), plpython3u (its replacement of pg_net was
--- installed), vault (there is a Vault), is_migrated (scheduler.invoke is there), cron_database (in which pg_cron
--- can be installed, null where it is not loaded or that can't be seen).
+-- installed), vault (there is a Vault), is_migrated (scheduler.invoke is there), database (this one), cron_database (in
+-- which pg_cron can be installed, null where it is not loaded or that can't be seen).
 --
 -- pg_net and Vault count as in scheduler.find_extensions, which is not there before the migration: only if they
 -- are a superuser's.
@@ -24,5 +24,6 @@ select (select e.extversion from pg_extension e where e.extname = 'pg_cron') as 
                   and c.relname = 'decrypted_secrets'
                   and o.rolsuper) as vault,
        to_regprocedure('scheduler.invoke(text[])') is not null as is_migrated,
+       current_database()::text as database,
        -- current_setting() would be refused to who is no superuser.
        (select s.setting from pg_settings s where s.name = 'cron.database_name') as cron_database

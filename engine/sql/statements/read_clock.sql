@@ -1,4 +1,4 @@
--- What time it is on the server's machine. No parameters.
+-- What time it is for Postgres: instants of the ledger are compared with nothing else.
 --
--- Returns seconds since 1970 in UTC.
-select extract(epoch from clock_timestamp())::double precision as seconds
+-- Returns the moment at which this transaction began.
+select now() as at

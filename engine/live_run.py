@@ -1,0 +1,50 @@
+"""This file is a run under way as it is at one moment: whoever carries it out, and whoever looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import trio
+
+from engine.run_record import RunRecord
+from engine.started_run import StartedRun
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """Counts of mentors and notifications, and seconds since it was asked for."""
+
+    run_id: UUID
+    elapsed: float
+    evaluated: int
+    errors: int
+    dispatched: int
+    suppressed: int
+
+
+def live_run_here(started: StartedRun) -> LiveRun:
+    """Of this process: to the moment."""
+    tally = started.progress.tally
+    return LiveRun(
+        run_id=started.context.run_id,
+        elapsed=trio.current_time() - started.budget.started,
+        evaluated=tally.evaluated,
+        errors=tally.errors.total(),
+        dispatched=tally.dispatched.total(),
+        suppressed=tally.suppressed.total(),
+    )
+
+
+def live_run_elsewhere(record: RunRecord) -> LiveRun | None:
+    """Of another process, as its last heartbeat left it in the ledger; None if that run has ended."""
+    if record.verdict != "running":
+        return None
+    return LiveRun(
+        run_id=record.run_id,
+        elapsed=record.duration_ms / 1000,
+        evaluated=record.total_evaluated,
+        errors=record.total_errors,
+        dispatched=record.total_dispatched,
+        suppressed=record.total_suppressed,
+    )

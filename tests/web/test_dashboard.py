@@ -1,0 +1,245 @@
+"""GET /dashboard and its parts: who may, what a browser is told about them, and every state there is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+import trio
+from quart.typing import TestClientProtocol as Client
+from trio.testing import MockClock
+
+from engine import NotReady
+from tests.web import states
+from tests.web.conftest import TOKEN, FakeScheduler, make_settings
+from tests.web.test_run import assert_refused
+from web.app import create_app
+from web.pages import CONTENT_SECURITY_POLICY
+
+OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
+
+PAGES = ["/dashboard", "/login", "/dashboard/overview", "/static/dashboard.css", "/static/dashboard.js"]
+
+
+@pytest.fixture
+def scheduler() -> FakeScheduler:
+    scheduler = FakeScheduler()
+    scheduler.at = states.NOW
+    return scheduler
+
+
+async def show(client: Client, path: str = "/dashboard", status: int = 200) -> str:
+    response = await client.get(path, headers=OPERATOR)
+    assert response.status_code == status
+    assert response.content_type == "text/html; charset=utf-8"
+    return (await response.get_data(as_text=True)).replace("\u00a0", " ")
+
+
+# --- Who may ---
+
+
+async def test_somebody_without_a_session_is_shown_the_way_to_log_in(client: Client) -> None:
+    response = await client.get("/dashboard")
+    assert (response.status_code, response.headers["Location"]) == (303, "/login")
+
+
+@pytest.mark.parametrize("path", ["/dashboard/overview", "/dashboard/events"])
+async def test_what_a_page_asks_for_is_refused_rather_than_led_elsewhere(path: str, client: Client) -> None:
+    await assert_refused(await client.get(path), 401, "unauthorized")
+
+
+async def test_nothing_is_read_for_somebody_who_may_not(client: Client, scheduler: FakeScheduler) -> None:
+    for path in ("/dashboard", "/dashboard/overview", "/dashboard/events"):
+        await client.get(path)
+    assert (scheduler.overviews, scheduler.listings) == (0, [])
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/dashboard/events", "/logout", "/static/icon.svg"])
+async def test_without_an_operator_token_there_is_no_dashboard(path: str, scheduler: FakeScheduler) -> None:
+    client = create_app(scheduler, make_settings(operator_token=None)).test_client()
+    for method in ("GET", "POST"):
+        response = await client.open(path, method=method, headers={"Authorization": "Bearer "})
+        await assert_refused(response, 404, "not_found")
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/dashboard/events", "/logout"])
+async def test_options_is_off(path: str, client: Client) -> None:
+    await assert_refused(await client.options(path, headers=OPERATOR), 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..%2fapp.py", "../app.py", "%2e%2e/app.py", "app.py", "dashboard.css/"]
+)
+async def test_static_files_are_three_and_no_others(name: str, client: Client) -> None:
+    await assert_refused(await client.get(f"/static/{name}"), 404, "not_found")
+
+
+# --- What a browser is told ---
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_every_page_allows_nothing_but_our_own_files(path: str, client: Client) -> None:
+    headers = (await client.get(path, headers=OPERATOR)).headers
+    policy = headers["Content-Security-Policy"]
+    assert policy == CONTENT_SECURITY_POLICY
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "*" not in policy
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("state", states.STATES, ids=lambda state: state.__name__)
+async def test_no_state_needs_an_inline_style_or_script_or_another_host(
+    state: Callable[[FakeScheduler], None], client: Client, scheduler: FakeScheduler
+) -> None:
+    state(scheduler)
+    response = await client.get("/dashboard", headers=OPERATOR)
+    page = await response.get_data(as_text=True)
+    assert not re.search(r"<style|<script(?! src)|\sstyle=|\son[a-z]+=|javascript:", page)
+    assert set(re.findall(r"(?:src|href|action)=\"([^\"]*)\"", page)) == {
+        "/static/icon.svg", "/static/dashboard.css", "/static/dashboard.js", "/logout", "#overview",
+    }  # fmt: skip
+    assert "://" not in page
+
+
+# --- Every state ---
+
+
+async def test_good_says_when_everybody_was_reached(client: Client, scheduler: FakeScheduler) -> None:
+    states.good(scheduler)
+    page = await show(client)
+    assert "Everybody was reached 40 s ago." in page
+    assert "in 4 min" in page
+    assert "about 32,000 fit in one budget" in page
+    assert page.count('<g class="bar ') == 60
+    assert 'id="live" class="card live" aria-labelledby="live-title" data-latest="' in page
+    assert re.search(r'<section id="live"[^>]* hidden>', page)
+
+
+async def test_a_run_under_way_is_shown_from_the_first_page_on(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    states.live(scheduler)
+    page = await show(client)
+    assert not re.search(r'<section id="live"[^>]* hidden>', page)
+    assert 'value="5412" max="12297"' in page
+    assert "5,412 of about 12,297 mentors" in page
+    assert "1,353 per second, ends in about 5.1 s" in page
+
+
+async def test_a_dashboard_of_a_service_that_never_ran_says_how_to_begin(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    states.empty(scheduler)
+    page = await show(client)
+    assert "Nothing has run yet." in page
+    assert "<code>scenario-scheduler run</code>" in page
+    assert "<svg id=" not in page
+
+
+async def test_partial_runs_are_marked_and_what_to_change_is_said(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    states.partial(scheduler)
+    page = await show(client)
+    assert "22% wait for the next run" in page
+    assert page.count('<g class="bar partial"') == 60
+    assert page.count('fill="url(#hatched)"') >= 60
+    assert "41,000 are needed, 130% of it." in page
+    assert "<code>SCHEDULER_MENTORS_PER_INVOCATION</code>" not in page  # in the database it is not the mend
+    assert "cron install --per-scenario" in page
+
+
+async def test_a_failing_trigger_engine_is_said_with_its_error_and_what_to_do(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    states.failing(scheduler)
+    page = await show(client)
+    assert "93% were not evaluated for 22 min: the trigger engine fails (timeout)." in page
+    assert "SCHEDULER_INVOCATION_TIMEOUT" in page
+
+
+async def test_a_tick_that_does_not_come_is_said(client: Client, scheduler: FakeScheduler) -> None:
+    states.stale(scheduler)
+    page = await show(client)
+    assert "Nobody has called for 17 min; expected every 5 min." in page
+    assert "overdue by 12 min" in page
+    assert "After 45 min without a run" in page
+
+
+async def test_while_the_database_is_away_the_page_is_what_was_known(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.good(scheduler)
+    await show(client)
+    states.away(scheduler)
+    await trio.sleep(30)
+    page = await show(client, status=503)
+    assert "The ledger can&#39;t be read, so no run can begin." in page
+    assert "check DATABASE_URL" in page
+    assert "What is shown below was known 30 s ago." in page
+    assert page.count('<g class="bar ') == 60
+    await show(client, "/dashboard/overview")
+
+
+async def test_a_page_comes_also_where_the_database_was_never_there(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    scheduler.error = NotReady("The database is not migrated; run `scenario-scheduler migrate`.", 5.0)
+    page = await show(client, status=503)
+    assert "<code>scenario-scheduler migrate</code>" in page
+    assert "Nothing is known of earlier runs" in page
+
+
+async def test_a_run_of_this_process_is_shown_also_while_the_database_is_away(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    states.live(scheduler)
+    states.away(scheduler)
+    assert "5,412 mentors so far" in await show(client, status=503)
+
+
+async def test_a_service_that_drains_says_so(client: Client, scheduler: FakeScheduler) -> None:
+    states.draining(scheduler)
+    assert "This service is shutting down." in await show(client)
+
+
+@pytest.mark.parametrize("state", states.STATES, ids=lambda state: state.__name__)
+async def test_no_state_names_anybody(
+    state: Callable[[FakeScheduler], None], client: Client, scheduler: FakeScheduler
+) -> None:
+    """The only ids on the page are those of runs."""
+    state(scheduler)
+    page = await (await client.get("/dashboard", headers=OPERATOR)).get_data(as_text=True)
+    found = set(map(UUID, re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", page)))
+    assert found <= {record.run_id for record in scheduler.records}
+
+
+async def test_what_comes_from_outside_is_text_and_no_markup(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    name = "<img src=x>\"'&"
+    scheduler.records = [
+        states.record(1, states.NOW, errors={name: 3}, dispatched={name: 1}, suppressed={name: 1})
+    ]
+    page = await show(client)
+    assert "<img src=x" not in page
+    assert "&lt;img src=x&gt;&#34;&#39;&amp;" in page
+
+
+async def test_the_ledger_is_read_once_a_second_however_many_look(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.good(scheduler)
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(show, client)
+    assert (scheduler.overviews, len(scheduler.listings)) == (1, 1)
+    await trio.sleep(1)
+    await show(client)
+    assert (scheduler.overviews, len(scheduler.listings)) == (2, 2)

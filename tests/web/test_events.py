@@ -1,0 +1,298 @@
+"""GET /dashboard/events: what a stream says and when, and that it outlives neither browser nor service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+from quart.typing import TestClientProtocol as Client
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from engine import DatabaseUnavailable, RunRecord
+from tests.web import states
+from tests.web.conftest import TOKEN, FakeScheduler, make_settings
+from tests.web.test_run import assert_refused
+from web.app import create_app
+from web.events import COME_BACK_AFTER, KEEP_ALIVE, PERIOD, STREAMS_AT_ONCE
+
+OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture
+def scheduler() -> FakeScheduler:
+    scheduler = FakeScheduler()
+    states.good(scheduler)
+    return scheduler
+
+
+class Stream:
+    """What a browser would make of it."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def next_line(self) -> str:
+        """The next event, without what surrounds it."""
+        return (await self._connection.receive()).decode().removesuffix("\n\n")
+
+    async def next_sight(self) -> dict[str, Any]:
+        line = await self.next_line()
+        return json.loads(line.removeprefix("data: "))
+
+    async def hang_up(self) -> None:
+        await self._connection.disconnect()
+        await wait_all_tasks_blocked()
+        await self._connection._client_send.aclose()  # which the test client waits for
+
+    async def rest(self) -> list[str]:
+        lines = []
+        while True:
+            try:
+                lines.append(await self.next_line())
+            except trio.EndOfChannel:
+                return [line for line in lines if line]
+
+
+@asynccontextmanager
+async def open_stream(client: Client) -> AsyncIterator[Stream]:
+    async with client.request("/dashboard/events", headers=OPERATOR) as connection:
+        await connection.send_complete()
+        stream = Stream(connection)
+        assert await stream.next_line() == f"retry: {COME_BACK_AFTER}"
+        assert (connection.status_code, connection.headers["Content-Type"]) == (200, "text/event-stream")
+        assert connection.headers["Cache-Control"] == "no-store"
+        yield stream
+        await stream.hang_up()
+
+
+async def test_a_stream_begins_with_how_it_stands(client: Client, scheduler: FakeScheduler) -> None:
+    async with open_stream(client) as stream:
+        sight = await stream.next_sight()
+    assert sight["state"] == "idle"
+    assert sight["latest"] == f"{scheduler.records[0].run_id} completed"
+
+
+async def test_a_run_of_this_process_is_told_twice_a_second(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.live(scheduler)
+    async with open_stream(client) as stream:
+        first = await stream.next_sight()
+        began = trio.current_time()
+        assert (first["state"], first["done"], first["expected"]) == ("running", 5_412, 12_297)
+        assert first["mentors"] == "5,412 of about 12,297 mentors"
+        assert first["outcome"] == "31 dispatched, 702 suppressed, 22 errors"
+        for step in (1, 2):
+            scheduler.live_run = replace(scheduler.live_run, elapsed=4 + step, evaluated=5_390 + 100 * step)
+            assert (await stream.next_sight())["done"] == 5_412 + 100 * step
+            assert trio.current_time() == began + step * PERIOD
+
+
+async def test_a_run_of_another_process_is_told_as_its_heartbeats_come(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.live(scheduler)
+    scheduler.live_run = None
+    async with open_stream(client) as stream:
+        sight = await stream.next_sight()
+        assert (sight["state"], sight["done"]) == ("running", 5_412)
+        began = trio.current_time()
+        scheduler.records[0] = replace(scheduler.records[0], total_evaluated=6_000)
+        assert (await stream.next_sight())["done"] == 6_000
+        assert trio.current_time() == began + 1.0
+
+
+async def test_the_end_of_a_run_is_told_at_the_next_look_and_never_as_a_step_back(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.live(scheduler)
+    async with open_stream(client) as stream:
+        await stream.next_sight()
+        await wait_all_tasks_blocked()
+        ended = replace(scheduler.records[0], verdict="completed", stop_reason="finished")
+        scheduler.records[0], scheduler.live_run = ended, None
+        sight = await stream.next_sight()
+    assert (sight["state"], sight["latest"]) == ("idle", f"{ended.run_id} completed")
+
+
+async def test_nothing_new_is_a_comment_every_ten_seconds(client: Client, autojump_clock: MockClock) -> None:
+    async with open_stream(client) as stream:
+        await stream.next_sight()
+        began = trio.current_time()
+        assert await stream.next_line() == ": nothing new"
+        assert trio.current_time() == began + KEEP_ALIVE
+
+
+async def test_a_database_that_goes_away_and_comes_back_is_told_and_the_stream_goes_on(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    async with open_stream(client) as stream:
+        assert (await stream.next_sight())["state"] == "idle"
+        scheduler.error = DatabaseUnavailable("gone")
+        assert (await stream.next_sight())["state"] == "away"
+        scheduler.error = None
+        assert (await stream.next_sight())["state"] == "idle"
+
+
+async def test_where_no_run_says_how_many_there_are_they_are_counted_once_a_run(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = 0
+
+    async def count_mentors() -> int:
+        nonlocal counts
+        counts += 1
+        await trio.sleep(0.2)
+        return 9_000
+
+    states.live(scheduler)
+    scheduler.records = scheduler.records[:1]
+    monkeypatch.setattr(scheduler, "count_mentors", count_mentors)
+    async with open_stream(client) as stream:
+        assert (await stream.next_sight())["expected"] == 9_000
+        scheduler.live_run = replace(scheduler.live_run, evaluated=8_000)
+        assert (await stream.next_sight())["mentors"] == "8,022 of about 9,000 mentors"
+    assert counts == 1
+
+
+async def test_a_count_that_hangs_leaves_the_bar_without_an_end(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states.live(scheduler)
+    scheduler.records = scheduler.records[:1]
+    monkeypatch.setattr(scheduler, "count_mentors", trio.sleep_forever)
+    async with open_stream(client) as stream:
+        sight = await stream.next_sight()
+    assert (sight["expected"], sight["mentors"]) == (0, "5,412 mentors so far")
+
+
+# --- How it ends ---
+
+
+async def test_draining_ends_every_stream_at_once(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    async with open_stream(client) as one, open_stream(client) as other:
+        await one.next_sight()
+        await other.next_sight()
+        await wait_all_tasks_blocked()
+        drained_at = trio.current_time()
+        scheduler.drain()
+        for stream in (one, other):
+            [last] = await stream.rest()
+            assert json.loads(last.removeprefix("data: "))["state"] == "draining"
+        assert trio.current_time() == drained_at
+
+
+async def test_a_stream_that_is_opened_while_draining_says_so_and_ends(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    scheduler.drain()
+    async with open_stream(client) as stream:
+        [last] = await stream.rest()
+    assert json.loads(last.removeprefix("data: "))["state"] == "draining"
+
+
+async def test_a_stream_ends_by_itself_before_its_connection_would_be_cut(
+    client: Client, autojump_clock: MockClock
+) -> None:
+    async with open_stream(client) as stream:
+        began = trio.current_time()
+        await stream.rest()
+        assert trio.current_time() == began + make_settings().platform_limit
+
+
+async def test_a_browser_that_hangs_up_leaves_no_task_and_its_place(
+    client: Client, autojump_clock: MockClock
+) -> None:
+    await client.get("/login")  # whatever the first request of all starts
+    before = trio.lowlevel.current_statistics().tasks_living
+    for _ in range(STREAMS_AT_ONCE + 1):
+        async with open_stream(client) as stream:
+            await stream.next_sight()
+    await wait_all_tasks_blocked()
+    assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+async def test_streams_are_bounded_and_whoever_comes_too_late_is_told(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        opened: list[Stream] = []
+
+        async def hold() -> None:
+            async with open_stream(client) as stream:
+                opened.append(stream)
+                await stream.rest()
+
+        for _ in range(STREAMS_AT_ONCE):
+            nursery.start_soon(hold)
+        await wait_all_tasks_blocked()
+        assert len(opened) == STREAMS_AT_ONCE
+        refused = await client.get("/dashboard/events", headers=OPERATOR)
+        await assert_refused(refused, 503, "too_many_streams")
+        scheduler.drain()
+    async with open_stream(client):
+        pass
+
+
+async def test_however_many_look_the_ledger_is_asked_once_a_second(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def hold() -> None:
+            async with open_stream(client) as stream:
+                await stream.rest()
+
+        for _ in range(20):
+            nursery.start_soon(hold)
+        await trio.sleep(10.2)
+        scheduler.drain()
+    assert len(scheduler.listings) == 11
+
+
+async def test_while_nobody_looks_the_ledger_is_not_asked(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    async with open_stream(client) as stream:
+        await stream.next_sight()
+    asked = len(scheduler.listings)
+    await trio.sleep(60)
+    assert len(scheduler.listings) == asked
+
+
+async def test_a_run_of_this_process_is_told_while_the_ledger_hangs(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def list_runs(**how: object) -> list[RunRecord]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with open_stream(client) as stream:
+        await stream.next_sight()  # knows how many to expect
+        monkeypatch.setattr(scheduler, "list_runs", list_runs)
+        states.live(scheduler)
+        for evaluated in (100, 200):
+            scheduler.live_run = replace(scheduler.live_run, evaluated=evaluated, errors=0)
+            with trio.fail_after(1):
+                assert (await stream.next_sight())["done"] == evaluated
+
+
+async def test_a_stream_can_be_read_and_nothing_else(client: Client) -> None:
+    response = await client.post("/dashboard/events", headers=OPERATOR)
+    await assert_refused(response, 405, "method_not_allowed")
+
+
+async def test_no_stream_says_more_than_aggregates(client: Client, scheduler: FakeScheduler) -> None:
+    app = create_app(scheduler, make_settings())
+    states.live(scheduler)
+    async with open_stream(app.test_client()) as stream:
+        sight = await stream.next_sight()
+    assert set(sight) == {"state", "latest", "done", "expected", "mentors", "pace", "outcome"}
+    assert sight["latest"] == str(scheduler.live_run.run_id)

@@ -1,0 +1,216 @@
+// The live part of the dashboard. Without it the page is the same, and stands still.
+"use strict";
+
+const REFRESH_PAUSE = 15_000; // milliseconds; ages grow also when nothing happens
+const SAY_LOST_AFTER = 4_000; // a stream ends by itself, and comes back within two seconds
+
+const byId = (id) => document.getElementById(id);
+const live = byId("live");
+let latest = live.dataset.latest;
+let isRunning = !live.hidden;
+let isOver = false; // the session is
+
+// --- What does not change: the overview, fetched anew when something has happened ---
+
+let fetching = null;
+let isWanted = false;
+
+async function refresh() {
+  if (isOver) return;
+  if (fetching) {
+    isWanted = true;
+    return;
+  }
+  fetching = new AbortController();
+  const timeout = setTimeout(() => fetching.abort(), 10_000);
+  try {
+    const answer = await fetch("/dashboard/overview", { signal: fetching.signal, headers: { Accept: "text/html" } });
+    if (answer.status === 401) return sayOver();
+    if ((answer.headers.get("Content-Type") || "").startsWith("text/html")) replaceOverview(await answer.text());
+  } catch {
+    // the stream says that the connection is lost
+  } finally {
+    clearTimeout(timeout);
+    fetching = null;
+    if (isWanted) {
+      isWanted = false;
+      refresh();
+    }
+  }
+}
+
+function replaceOverview(html) {
+  const overview = byId("overview");
+  const focused = document.activeElement && overview.contains(document.activeElement) ? document.activeElement : null;
+  const open = [...overview.querySelectorAll("details[open]")].map((each) => each.id);
+  const scrolled = overview.querySelector(".scroll")?.scrollTop || 0;
+  const before = byId("headline-text")?.textContent;
+  overview.replaceChildren(...new DOMParser().parseFromString(html, "text/html").body.childNodes);
+  for (const id of open) byId(id)?.setAttribute("open", "");
+  const scroll = overview.querySelector(".scroll");
+  if (scroll) scroll.scrollTop = scrolled;
+  dress();
+  if (focused) {
+    const again = focused.id ? byId(focused.id) : focused.matches("summary") ? overview.querySelector("summary") : null;
+    (again || overview).focus({ preventScroll: true });
+  } else {
+    hideTip();
+  }
+  const after = byId("headline-text")?.textContent;
+  // Ages in it change all the time; what it says without them is news.
+  const withoutNumbers = (text) => (text || "").replace(/[\d.,]+ ?(s|min|h|days?)?/g, "");
+  if (withoutNumbers(before) !== withoutNumbers(after)) byId("said").textContent = after;
+}
+
+// --- What changes: the run under way, by server-sent events ---
+
+let lostSince = null;
+let source = null;
+
+// Not while the page is out of sight: a browser opens no more than six connections to one host.
+function connect() {
+  if (isOver || document.hidden) return;
+  source = new EventSource("/dashboard/events");
+  source.onmessage = hear;
+  source.onerror = lose;
+}
+
+function disconnect() {
+  source?.close();
+  source = null;
+  lostSince = null;
+}
+
+function hear(event) {
+  lostSince = null;
+  byId("connection").textContent = "";
+  const sight = JSON.parse(event.data);
+  const wasRunning = isRunning;
+  isRunning = sight.state === "running";
+  live.hidden = !isRunning;
+  if (isRunning) {
+    const bar = byId("live-bar");
+    if (sight.expected) {
+      bar.max = sight.expected;
+      bar.value = sight.done;
+    } else {
+      bar.removeAttribute("value");
+    }
+    byId("live-mentors").textContent = sight.mentors;
+    byId("live-pace").textContent = sight.pace;
+    byId("live-outcome").textContent = sight.outcome;
+  }
+  if (isRunning && !wasRunning) byId("said").textContent = "A run has begun.";
+  if (!isRunning && wasRunning) byId("said").textContent = "The run has ended.";
+  if (sight.state === "draining") {
+    byId("connection").textContent = "The service is shutting down";
+  } else if (sight.latest !== latest) {
+    latest = sight.latest;
+    refresh();
+  }
+}
+
+function lose() {
+  lostSince ??= Date.now();
+  if (source.readyState === EventSource.CLOSED) refresh(); // refused for good: is it the session?
+}
+
+setInterval(() => {
+  if (isOver) return;
+  if (lostSince && Date.now() - lostSince > SAY_LOST_AFTER) {
+    byId("connection").textContent =
+      source?.readyState === EventSource.CLOSED ? "Not live: refreshed every 15 s" : "Connection lost; trying again …";
+  }
+}, 1_000);
+setInterval(() => document.hidden || refresh(), REFRESH_PAUSE);
+document.addEventListener("visibilitychange", () => {
+  disconnect();
+  if (document.hidden) return;
+  refresh();
+  connect();
+});
+addEventListener("pagehide", disconnect);
+
+function sayOver() {
+  isOver = true;
+  disconnect();
+  const link = Object.assign(document.createElement("a"), { href: "/login", textContent: "Log in again" });
+  byId("connection").replaceChildren("This session has ended. ", link);
+}
+
+// --- Tooltips, the arrow keys, and local time ---
+
+const tip = byId("tip");
+let tipped = null; // the part whose tip is shown
+
+function dress() {
+  for (const time of document.querySelectorAll("time[datetime]")) {
+    time.textContent = new Date(time.dateTime).toLocaleString(undefined, {
+      month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false,
+    });
+  }
+  const bars = [...document.querySelectorAll("#timeline .bar")];
+  bars.forEach((bar, index) => {
+    bar.querySelector("title")?.remove(); // or there would be two
+    bar.setAttribute("tabindex", index === bars.length - 1 ? "0" : "-1");
+    bar.setAttribute("aria-label", `${localTime(bar)}. ${bar.getAttribute("aria-label")}`);
+  });
+}
+
+const localTime = (bar) =>
+  new Date(bar.dataset.at).toLocaleString(undefined, {
+    weekday: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false,
+  });
+
+function showTip(part) {
+  const lines = [part.dataset.at && localTime(part), part.dataset.lines, part.dataset.pause];
+  tip.textContent = lines.filter(Boolean).join("\n");
+  tip.hidden = false;
+  tipped = part;
+  placeTip();
+}
+
+// Also when the page is scrolled, as it is when the focus goes to a bar that is out of sight.
+function placeTip() {
+  if (!tipped?.isConnected) return hideTip();
+  const around = (tipped.querySelector(".body, rect") || tipped).getBoundingClientRect();
+  const middle = around.left + around.width / 2 - tip.offsetWidth / 2;
+  const above = around.top - tip.offsetHeight - 16;
+  tip.style.left = `${Math.max(8, Math.min(middle, document.documentElement.clientWidth - tip.offsetWidth - 8))}px`;
+  const below = Math.max(8, Math.min(around.bottom + 8, innerHeight - tip.offsetHeight - 8));
+  tip.style.top = `${above > 4 ? above : below}px`;
+}
+
+function hideTip() {
+  tipped = null;
+  tip.hidden = true;
+}
+
+const parted = (event) => event.target.closest?.("#timeline .bar, .column");
+
+document.addEventListener("pointerover", (event) => {
+  const part = parted(event);
+  if (part) showTip(part);
+  else if (!document.activeElement?.matches("#timeline .bar")) hideTip();
+});
+document.addEventListener("focusin", (event) => (parted(event) ? showTip(parted(event)) : hideTip()));
+document.addEventListener("focusout", hideTip);
+addEventListener("scroll", placeTip, { passive: true });
+addEventListener("resize", placeTip);
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") return hideTip();
+  const bar = event.target.closest?.("#timeline .bar");
+  if (!bar) return;
+  const bars = [...document.querySelectorAll("#timeline .bar")];
+  const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -bars.length, End: bars.length };
+  if (!(event.key in steps)) return;
+  event.preventDefault();
+  const place = Math.max(0, Math.min(bars.indexOf(bar) + steps[event.key], bars.length - 1));
+  bar.setAttribute("tabindex", "-1");
+  bars[place].setAttribute("tabindex", "0");
+  bars[place].focus();
+});
+
+dress();
+connect();
