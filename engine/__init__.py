@@ -12,6 +12,7 @@ from engine.errors import (
     DryRunUnsupported,
     EmbeddedPostgresError,
     InvalidOverride,
+    InvalidTick,
     MentorNotFound,
     MigrationError,
     NotNow,
@@ -39,7 +40,14 @@ from engine.rights import grant_rights, service_database_url, set_service_passwo
 from engine.run_record import RunRecord, find_run, list_runs
 from engine.scheduler import RunRequest, Scheduler, open_scheduler
 from engine.seeding import seed_mentors
-from engine.settings import MAX_MENTORS_OVER_HTTP, Settings, is_loopback, load_settings, service_url
+from engine.settings import (
+    MAX_MENTORS_OVER_HTTP,
+    Settings,
+    is_loopback,
+    leads_to_this_machine,
+    load_settings,
+    service_url,
+)
 from engine.started_run import StartedRun
 from engine.tally import StopReason, Summary
 from engine.tick.diagnosis import describe_first_ticks, diagnose
@@ -67,6 +75,7 @@ __all__ = [
     "Histogram",
     "InDatabaseTriggerEngine",
     "InvalidOverride",
+    "InvalidTick",
     "LiveRun",
     "Measures",
     "MentorNotFound",
@@ -108,6 +117,7 @@ __all__ = [
     "grant_rights",
     "install_tick",
     "is_loopback",
+    "leads_to_this_machine",
     "list_runs",
     "live_run_elsewhere",
     "load_settings",

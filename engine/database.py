@@ -69,16 +69,18 @@ class Transaction:
         self,
         loop: trio_asyncio.BaseTrioEventLoop,
         connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record],
+        setting: str,
     ) -> None:
         self._loop = loop
         self._connection = connection
+        self._setting = setting
 
     async def fetch(self, statement: Statement, *arguments: Any) -> Sequence[asyncpg.Record]:
         """All rows of one statement.
 
         **Cancellation:** leave the transaction's block; it rolls back.
         """
-        with _translated_errors(statement.name):
+        with _translated_errors(statement.name, self._setting):
             return await _on_asyncio(self._loop, lambda: self._connection.fetch(statement.sql, *arguments))
 
     async def execute(self, script: Statement) -> None:
@@ -86,17 +88,20 @@ class Transaction:
 
         **Cancellation:** as `fetch`.
         """
-        with _translated_errors(script.name):
+        with _translated_errors(script.name, self._setting):
             await _on_asyncio(self._loop, lambda: self._connection.execute(script.sql))
 
 
 class Database:
     """A pool of connections. Every call takes one and gives it back before it returns."""
 
-    def __init__(self, loop: trio_asyncio.BaseTrioEventLoop, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    def __init__(
+        self, loop: trio_asyncio.BaseTrioEventLoop, pool: asyncpg.Pool[asyncpg.Record], setting: str
+    ) -> None:
         # Held, not looked up: whoever calls may be a task that was not started inside the loop.
         self._loop = loop
         self._pool = pool
+        self._setting = setting
 
     async def fetch(
         self, statement: Statement, *arguments: Any, answer_within: float = STATEMENT_TIMEOUT
@@ -121,7 +126,7 @@ class Database:
             finally:
                 await self._release(connection)
 
-        with _translated_errors(statement.name), trio.move_on_after(answer_within):
+        with _translated_errors(statement.name, self._setting), trio.move_on_after(answer_within):
             return await _on_asyncio(self._loop, fetch)
         raise DatabaseUnavailable(
             f"Postgres did not answer within {answer_within:g} s; check the network and its load."
@@ -135,11 +140,11 @@ class Database:
 
         **Cancellation:** rolled back, within RELEASE_TIMEOUT.
         """
-        with _translated_errors("begin"):
+        with _translated_errors("begin", self._setting):
             connection = await _on_asyncio(self._loop, self._pool.acquire)
         give_back = self._throw_away
         try:
-            transaction = Transaction(self._loop, connection)
+            transaction = Transaction(self._loop, connection, self._setting)
             await transaction.execute(Statement("begin", "begin"))
             yield transaction
             end = "commit" if kept else "rollback"
@@ -162,11 +167,16 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    url: str, *, max_connections: int = 10, pooler: Literal["session", "transaction"] = "session"
+    url: str,
+    *,
+    max_connections: int = 10,
+    pooler: Literal["session", "transaction"] = "session",
+    setting: str = "DATABASE_URL",
 ) -> AsyncIterator[Database]:
     """Open the asyncio loop and a pool in it. Connects to nothing until the first call.
 
     With a `transaction` pooler between, nothing may be kept on a connection: statements are not prepared.
+    `setting` is where the URL came from, for the sentence of DatabaseUnavailable.
 
     **Cancellation:** every connection is closed, or thrown away after RELEASE_TIMEOUT.
     """
@@ -184,7 +194,7 @@ async def open_database(
         )
         await _on_asyncio(loop, lambda: _initialised(pool))
         try:
-            yield Database(loop, pool)
+            yield Database(loop, pool, setting)
         finally:
             with trio.CancelScope(shield=True):
                 await _on_asyncio(loop, lambda: _close(pool))
@@ -223,7 +233,7 @@ async def _on_asyncio(loop: trio_asyncio.BaseTrioEventLoop, work: Callable[[], A
 
 
 @contextmanager
-def _translated_errors(name: str) -> Iterator[None]:
+def _translated_errors(name: str, setting: str) -> Iterator[None]:
     try:
         yield
     except asyncpg.PostgresError as error:
@@ -232,17 +242,17 @@ def _translated_errors(name: str) -> Iterator[None]:
         state = error.sqlstate or "XX000"
         for prefix, reason in _UNAVAILABLE.items():
             if state.startswith(prefix):
-                raise _unavailable(f"{reason} (SQLSTATE {state})") from None
+                raise _unavailable(f"{reason} (SQLSTATE {state})", setting) from None
         raise StatementFailed(name, state) from None  # a logged traceback would show the server's message
     except (OSError, OverflowError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         known = (reason for kind, reason in _UNREACHABLE.items() if isinstance(error, kind))
-        raise _unavailable(next(known, type(error).__name__)) from None
+        raise _unavailable(next(known, type(error).__name__), setting) from None
     except asyncio.CancelledError as error:
         # Not trio's cancel: that one has become trio.Cancelled. The pool gave up the connection under us.
-        raise _unavailable("the connection was given up") from error
+        raise _unavailable("the connection was given up", setting) from error
 
 
-def _unavailable(reason: str) -> DatabaseUnavailable:
+def _unavailable(reason: str, setting: str) -> DatabaseUnavailable:
     return DatabaseUnavailable(
-        f"Postgres can't be used: {reason}; check DATABASE_URL and that the server is up."
+        f"Postgres can't be used: {reason}; check {setting} and that the server is up."
     )

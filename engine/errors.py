@@ -27,6 +27,10 @@ class TickError(SchedulerError):
     """pg_cron can't be made to tick as asked; nothing was changed."""
 
 
+class InvalidTick(TickError):
+    """What was asked for can be no tick: no such schedule, or no URL that it may be sent to."""
+
+
 class DatabaseUnavailable(SchedulerError):
     """Postgres, or what the mentors are read from instead, can't be used, or was lost before it answered.
 

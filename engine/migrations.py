@@ -39,7 +39,7 @@ WHO_MIGRATES = (
     "has made scheduler_owner, scheduler_service and scheduler_cron, who made them has to grant them to it."
 )
 
-_LOCK = load_statement("lock_migrations")
+_TAKE_TURNS = load_statement("take_turns")
 _INSPECT = load_statement("inspect_database")
 _PREPARE = load_statement("prepare_migrations")
 _MISSING = load_statement("missing_relations")
@@ -146,7 +146,7 @@ def _pending(applied: Mapping[str, str]) -> list[Migration]:
 async def _open_locked_transaction(database: Database) -> AsyncIterator[Transaction]:
     try:
         async with database.open_transaction() as transaction:
-            await transaction.fetch(_LOCK, LOCK_TIMEOUT)
+            await transaction.fetch(_TAKE_TURNS, LOCK_TIMEOUT)
             yield transaction
     except StatementFailed as error:
         if error.sqlstate == _LOCK_NOT_AVAILABLE:

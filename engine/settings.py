@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -38,6 +38,30 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def leads_to_this_machine(database_url: SecretStr) -> bool:
+    """Whether the server of that URL is on this machine, as far as the URL tells; all of them, of several.
+
+    As asyncpg reads it: hosts before the path, else in the query, else of the environment, else a socket.
+    """
+    parts = urlsplit(database_url.get_secret_value())
+    hosts = (
+        parts.netloc.rpartition("@")[2] or _last_in_query(parts.query, "host") or os.environ.get("PGHOST", "")
+    )
+    return all(_is_here(unquote(host)) for host in hosts.split(",") if host)
+
+
+def _last_in_query(query: str, name: str) -> str:
+    return next((value for each, value in reversed(parse_qsl(query)) if each == name), "")
+
+
+def _is_here(host: str) -> bool:
+    """With its port, or not; a host that begins with `/` or `@` is a socket's folder, or an abstract one."""
+    if host.startswith(("/", "@")):
+        return True
+    name = host[1:].partition("]")[0] if host.startswith("[") else host
+    return is_loopback(name if ":" in name and is_loopback(name) else name.partition(":")[0])
 
 
 def _check_secret(value: SecretStr) -> SecretStr:
@@ -199,6 +223,11 @@ class Settings(BaseSettings):
     def administrator_url(self) -> SecretStr | None:
         """What the commands log in with that change the database or look at all of it."""
         return self.admin_database_url or self.database_url
+
+    @property
+    def administrator_setting(self) -> str:
+        """The name of the setting that `administrator_url` is from."""
+        return _name_of("admin_database_url" if self.admin_database_url else "database_url")
 
     @property
     def over_http(self) -> bool:

@@ -22,6 +22,7 @@ from rich.console import Console
 from engine import (
     LEASE,
     ConfigurationError,
+    InvalidTick,
     MigrationError,
     RequestRefused,
     RunRecord,
@@ -53,7 +54,7 @@ from web.trial import try_overrides
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 PARTIAL_OR_FAILED = 1
-EXIT_CODES = {RequestRefused: 2, ConfigurationError: 3}  # usage, configuration
+EXIT_CODES = {RequestRefused: 2, InvalidTick: 2, ConfigurationError: 3}  # usage, usage, configuration
 
 _UNDEFINED_TABLE = "42P01"
 
@@ -308,7 +309,8 @@ def make_service_url() -> None:
     """Make the DATABASE_URL that the service logs in with.
 
     It gives the role scheduler_service a new password, and prints the URL alone. The password before it opens
-    no longer.
+    no longer: a service that runs is locked out until it is restarted with the new URL. Roles belong to the
+    whole server, so the services of its other databases share the password.
 
     As the database's administrator: SCHEDULER_ADMIN_DATABASE_URL, or DATABASE_URL where that is not set.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from urllib.parse import urlsplit
 
 import click
 import trio
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from engine import (
     ConfigurationError,
+    InvalidTick,
     Settings,
     TickError,
     TickStatus,
@@ -20,7 +20,7 @@ from engine import (
     diagnose,
     enabled_scenario_types,
     install_tick,
-    is_loopback,
+    leads_to_this_machine,
     load_settings,
     plan_jobs,
     read_tick_status,
@@ -85,19 +85,23 @@ def install(schedule: str, url: str | None, per_scenario: bool, with_plpython3u:
     settings = load_settings("administrator_url", "secret")
     assert settings.secret is not None  # noqa: S101 - it was required
     secret = settings.secret.get_secret_value()
-    target = service_url(url) if url else _url_on_this_machine(settings)
+    target = _url_on_this_machine(settings) if url is None else _checked(url)
 
     async def install_it() -> list[str]:
         async with open_as_administrator(settings) as database:
             types = await enabled_scenario_types(database) if per_scenario else None
             if types == []:
                 raise TickError("No scenario is enabled, so there is none to make a job for; enable one.")
+            try:
+                jobs = plan_jobs(schedule, types)
+            except TickError as error:  # what was typed, not what is there
+                raise InvalidTick(str(error)) from error
             return await install_tick(
                 database,
                 url=target,
                 secret=secret,
                 platform_limit=settings.platform_limit,
-                jobs=plan_jobs(schedule, types),
+                jobs=jobs,
                 with_plpython3u=with_plpython3u,
             )
 
@@ -109,12 +113,28 @@ def install(schedule: str, url: str | None, per_scenario: bool, with_plpython3u:
 def _url_on_this_machine(settings: Settings) -> str:
     """Where a database on this machine reaches the service on this machine; another one needs to be told."""
     assert settings.administrator_url is not None  # noqa: S101 - it was required
-    host = urlsplit(settings.administrator_url.get_secret_value()).hostname
-    if host and not is_loopback(host):
+    if not leads_to_this_machine(settings.administrator_url):
         raise ConfigurationError(
             ["The database is on another machine; say with --url where its server reaches POST /run."]
         )
-    return f"http://127.0.0.1:{settings.bind.rpartition(':')[2]}/run"
+    port = settings.bind.rpartition(":")[2]
+    if int(port) == 0:
+        raise ConfigurationError(
+            ["SCHEDULER_BIND leaves the port open, so that it can't be called; name one there, or say --url."]
+        )
+    return f"http://127.0.0.1:{port}/run"
+
+
+def _checked(url: str) -> str:
+    """Raises InvalidTick: a URL is typed, as a schedule is."""
+    if not url:  # of a variable that is not set, when somebody meant to say where
+        raise InvalidTick(
+            "--url is empty; say where the database's server reaches POST /run, or leave it out."
+        )
+    try:
+        return service_url(url)
+    except ConfigurationError as error:
+        raise InvalidTick(str(error)) from error
 
 
 @cron.command()

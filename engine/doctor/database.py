@@ -17,14 +17,13 @@ ROUNDS = 5
 _PREPARED_ELSEWHERE = ("26000", "42P05")
 
 _INSPECT = load_statement("inspect_database")
+_WHICH_DATABASE = load_statement("which_database")
 _WHICH_SESSION = load_statement("which_session")
 
 
 async def check_postgres(installation: Installation) -> Outcome:
     if not isinstance(installation.administrator, Login):
-        setting = "SCHEDULER_ADMIN_DATABASE_URL"
-        if installation.settings.admin_database_url is None:
-            setting = "DATABASE_URL"
+        setting = installation.settings.administrator_setting
         reason = str(installation.administrator).partition(";")[0].removesuffix(".")
         return broken(reason, f"check {setting}, and that the server is up")
     async with installation.open_as_administrator() as transaction:
@@ -62,6 +61,31 @@ async def check_login(installation: Installation) -> Outcome:
         rank = ", a superuser" if service.is_superuser else ""
         return broken(f"DATABASE_URL logs in as {service.name}{rank}", mend)
     return holds(f"DATABASE_URL logs in as {SERVICE}")
+
+
+async def check_same_database(installation: Installation) -> Outcome:
+    """What the administrator's URL shows says nothing of a service that keeps its ledger elsewhere."""
+    settings = installation.settings
+    if settings.database_url is None or settings.admin_database_url is None:
+        return holds("there is one URL, and everything is looked at there")
+    found = []
+    for login in (required(installation.service), required(installation.administrator)):
+        async with login.database.open_transaction(kept=False) as transaction:
+            [row] = await transaction.fetch(_WHICH_DATABASE)
+        found.append(row)
+    of_service, of_administrator = found
+    if of_service["started_at"] != of_administrator["started_at"]:
+        return broken(
+            "DATABASE_URL and SCHEDULER_ADMIN_DATABASE_URL lead to two servers",
+            "let both lead to the server that the service is to use",
+        )
+    if of_service["oid"] != of_administrator["oid"]:
+        return broken(
+            f"DATABASE_URL leads to the database {of_service['name']}, SCHEDULER_ADMIN_DATABASE_URL to "
+            f"{of_administrator['name']}",
+            "let both lead to the database that the service is to use",
+        )
+    return holds(f"both URLs lead to {of_service['name']}")
 
 
 async def check_pooler(installation: Installation) -> Outcome:

@@ -7,7 +7,13 @@ from collections.abc import Callable
 
 import trio
 
-from engine.doctor.database import check_login, check_migrations, check_pooler, check_postgres
+from engine.doctor.database import (
+    check_login,
+    check_migrations,
+    check_pooler,
+    check_postgres,
+    check_same_database,
+)
 from engine.doctor.exposure import check_exposure
 from engine.doctor.finding import Check, Finding, Outcome, broken
 from engine.doctor.indexes import (
@@ -23,12 +29,19 @@ from engine.doctor.rights import (
     check_service_limits,
     check_service_rights,
 )
-from engine.doctor.service import check_clock, check_trigger_engine, check_url
+from engine.doctor.service import (
+    check_clock,
+    check_mentor_source,
+    check_service,
+    check_trigger_engine,
+    check_url,
+)
 from engine.doctor.tick import (
     check_last_tick,
     check_pg_cron,
     check_pg_net,
     check_queue,
+    check_readers_of_secret,
     check_secret,
     check_timeout,
     check_vault,
@@ -46,6 +59,7 @@ CHECKS: dict[str, Check] = {
     "Postgres": check_postgres,
     "migrations": check_migrations,
     "login": check_login,
+    "same database": check_same_database,
     "pooler": check_pooler,
     "roles": check_roles,
     "service's rights": check_service_rights,
@@ -63,8 +77,11 @@ CHECKS: dict[str, Check] = {
     "time-out": check_timeout,
     "Vault": check_vault,
     "secret": check_secret,
+    "secret's readers": check_readers_of_secret,
+    "mentor source": check_mentor_source,
     "trigger engine": check_trigger_engine,
     "clock": check_clock,
+    "service": check_service,
     "tick's URL": check_url,
     "exposure": check_exposure,
     "last tick": check_last_tick,

@@ -7,9 +7,10 @@ administrator looks at, as the role whose business it is. Nothing that is done i
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from pydantic import SecretStr
 
@@ -19,19 +20,20 @@ from engine.settings import Settings
 from engine.statements import Statement, load_statement
 from engine.tick.status import TickStatus, read_tick_status
 
+T = TypeVar("T")
+
 SERVICE = "scheduler_service"
 
 _LOOK_AT_LOGIN = load_statement("look_at_login")
-_BECOME_SERVICE = Statement("become_service", "set local role scheduler_service")
-_BECOME_OWNER = Statement("become_owner", "set local role scheduler_owner")
-_BECOME_CRON = Statement("become_cron", "set local role scheduler_cron")
+_BECOME_SERVICE = load_statement("become_service")
+_BECOME_OWNER = load_statement("become_owner")
+_BECOME_CRON = load_statement("become_cron")
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who a URL logs in as, with a pool of that login. `setting` is the name of the URL's setting."""
+    """Who a URL logs in as, with a pool of that login."""
 
-    setting: str
     database: Database
     name: str
     is_superuser: bool
@@ -54,7 +56,7 @@ class Installation:
         self.service = service
         self.administrator = administrator
         self.clock = clock
-        self._tick_status: TickStatus | None = None
+        self._seen: dict[str, object] = {}
 
     @asynccontextmanager
     async def open_as_service(self) -> AsyncIterator[Transaction]:
@@ -83,9 +85,26 @@ class Installation:
 
     async def tick_status(self) -> TickStatus:
         """What there is to see of the tick; looked at once. Raises TickError, DatabaseUnavailable."""
-        if self._tick_status is None:
-            self._tick_status = await read_tick_status(required(self.administrator).database)
-        return self._tick_status
+        return await self.once("the tick", lambda: read_tick_status(required(self.administrator).database))
+
+    async def once(self, what: str, look: Callable[[], Awaitable[T]]) -> T:
+        """What the first check that asked for it has seen, or the error that it met.
+
+        **Cancellation:** it is not looked at again. What one check has waited for in vain the next need not,
+        and is told so.
+        """
+        if what not in self._seen:
+            self._seen[what] = SchedulerError(
+                f"{what} was not to be seen in time; end the transactions that have been open for long"
+            )
+            try:
+                self._seen[what] = await look()
+            except SchedulerError as error:
+                self._seen[what] = error
+        seen = self._seen[what]
+        if isinstance(seen, SchedulerError):
+            raise seen
+        return cast(T, seen)
 
     @asynccontextmanager
     async def _open_as(self, become: Statement) -> AsyncIterator[Transaction]:
@@ -123,11 +142,11 @@ async def _log_in(stack: AsyncExitStack, setting: str, url: SecretStr | None) ->
         return DatabaseUnavailable(f"{setting} is not set.")
     # As if there were a transaction pooler: to find out whether there is one must not fail by it.
     database = await stack.enter_async_context(
-        open_database(url.get_secret_value(), max_connections=2, pooler="transaction")
+        open_database(url.get_secret_value(), max_connections=2, pooler="transaction", setting=setting)
     )
     try:
         async with database.open_transaction(kept=False) as transaction:
             [row] = await transaction.fetch(_LOOK_AT_LOGIN)
     except SchedulerError as error:
         return error
-    return Login(setting, database, row["login"], row["is_superuser"])
+    return Login(database, row["login"], row["is_superuser"])

@@ -40,16 +40,14 @@ async def check_roles(installation: Installation) -> Outcome:
 
 
 async def check_service_rights(installation: Installation) -> Outcome:
-    async with installation.open_as_service() as transaction:
-        tried = await _try(transaction, _TRY_AS_SERVICE)
+    tried = await _tried_as_service(installation)
     if tried.refused:
         return broken(f"scheduler_service can't {', '.join(tried.refused)}", _GRANT_AGAIN)
     return holds("scheduler_service can keep the ledger")
 
 
 async def check_service_limits(installation: Installation) -> Outcome:
-    async with installation.open_as_service() as transaction:
-        tried = await _try(transaction, _TRY_AS_SERVICE)
+    tried = await _tried_as_service(installation)
     if tried.allowed:
         return broken(f"scheduler_service can {', '.join(tried.allowed)}", _REVOKE)
     return holds("scheduler_service is refused your tables, the secret and the other roles")
@@ -63,6 +61,14 @@ async def check_cron_rights(installation: Installation) -> Outcome:
     if tried.allowed:
         return broken(f"scheduler_cron can {', '.join(tried.allowed)}", _REVOKE)
     return holds("scheduler_cron can tick, and nothing else")
+
+
+async def _tried_as_service(installation: Installation) -> Tried:
+    async def attempt() -> Tried:
+        async with installation.open_as_service() as transaction:
+            return await _try(transaction, _TRY_AS_SERVICE)
+
+    return await installation.once("what the service may do", attempt)
 
 
 async def _try(transaction: Transaction, attempts: Statement) -> Tried:

@@ -21,6 +21,7 @@ NAMED = 3
 
 _CAN_POST = load_statement("can_post")
 _READERS_OF_QUEUE = load_statement("readers_of_queue")
+_READERS_OF_SECRET = load_statement("readers_of_secret")
 _FIND_SECRET_IN_VAULT = load_statement("find_secret_in_vault")
 _DIGEST = load_statement("digest_of_secret")
 
@@ -67,6 +68,22 @@ async def check_queue(installation: Installation) -> Outcome:
     if (await installation.tick_status()).pg_net is None:
         return holds("there is no queue, because there is no pg_net")
     return holds("nobody else can read the secret that waits there")
+
+
+async def check_readers_of_secret(installation: Installation) -> Outcome:
+    """The secret lies in a table where there is no Vault, and whoever changes the URL is sent it."""
+    async with installation.open_as_administrator() as transaction:
+        rows = await transaction.fetch(_READERS_OF_SECRET)
+    if rows:
+        what = rows[0]["what"]
+        roles = [row["role"] for row in rows if row["what"] == what]
+        others = f" and {len(roles) - NAMED} more" if len(roles) > NAMED else ""
+        return broken(
+            f"{what} is open to {', '.join(roles[:NAMED])}{others}",
+            "revoke all on it from them, or from who they are members of (`public` is everybody); then "
+            f"{_INSTALL} again, with another secret",
+        )
+    return holds("nobody but the owner has a right to the secret, or to where it is sent")
 
 
 async def check_timeout(installation: Installation) -> Outcome:

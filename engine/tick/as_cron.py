@@ -13,16 +13,22 @@ from contextlib import asynccontextmanager
 from engine.database import Transaction
 from engine.statements import load_statement
 
+_LEND = load_statement("lend_pg_cron")
 _BECOME_CRON = load_statement("become_cron")
 _BECOME_ADMINISTRATOR = load_statement("become_administrator")
+_TAKE_BACK = load_statement("take_back_pg_cron")
 
 
 @asynccontextmanager
 async def as_cron(transaction: Transaction) -> AsyncIterator[None]:
     """Within the block, statements of the transaction are scheduler_cron's.
 
+    In an `open_tick_transaction`, because of two that lend at once the second fails.
+
     **Cancellation:** leave the transaction too; it rolls back, and nothing is lent.
     """
+    await transaction.execute(_LEND)
     await transaction.execute(_BECOME_CRON)
     yield
     await transaction.execute(_BECOME_ADMINISTRATOR)
+    await transaction.execute(_TAKE_BACK)

@@ -14,6 +14,7 @@ from engine.errors import StatementFailed, TickError
 from engine.statements import load_statement
 from engine.tick.as_cron import as_cron
 from engine.tick.jobs import PURGE
+from engine.tick.transaction import open_tick_transaction
 
 # Invocations that are looked at, latest first: an hour of them at a tick every five minutes. Those that tell
 # of a job come on top, so that one that seldom ticks is not lost behind the others.
@@ -22,7 +23,6 @@ INVOCATIONS = 12
 # Runs of each job by pg_cron: enough to see whether it fails for once or always, few enough for a terminal.
 RUNS = 3
 
-_PIN_SEARCH_PATH = load_statement("pin_search_path")
 _INSPECT = load_statement("inspect_tick")
 _READ_SETTINGS = load_statement("read_tick_settings")
 _RECORD_ANSWERS = load_statement("record_answers")
@@ -130,8 +130,7 @@ async def read_tick_status(database: Database) -> TickStatus:
     **Cancellation:** leaves nothing behind.
     """
     try:
-        async with database.open_transaction() as transaction:
-            await transaction.fetch(_PIN_SEARCH_PATH)
+        async with open_tick_transaction(database) as transaction:
             [found] = await transaction.fetch(_INSPECT)
             if not found["is_migrated"]:
                 raise TickError(

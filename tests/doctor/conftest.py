@@ -27,8 +27,20 @@ from engine.settings import load_settings
 from engine.statements import Statement
 from engine.tick.install import install_tick
 from engine.tick.jobs import plan_jobs
-from tests.end_to_end.conftest import KEY, SECRET, SERVICE_PASSWORD, Service, as_service, open_services, seed
+from tests.end_to_end.conftest import (
+    KEY,
+    PATIENCE,
+    SECRET,
+    SERVICE_PASSWORD,
+    Service,
+    as_service,
+    open_services,
+    seed,
+    start_service,
+)
 from tests.tick.conftest import find_cron_postgres
+
+__all__ = ["start_service"]
 
 # Once a year, so that no tick comes while something is broken.
 SCHEDULE = "0 0 1 1 *"
@@ -51,6 +63,12 @@ class Healthy:
         settings = {name.lower(): value for name, value in (self.settings | changed).items() if value}
         named = {name.removeprefix("scheduler_"): value for name, value in settings.items()}
         return await examine(load_settings(**named), clock=clock)
+
+    async def wait_until_ready(self) -> None:
+        """Until the service has seen that all is well again: it remembers for a second that it was not."""
+        with trio.fail_after(PATIENCE):
+            while (await self.service.get("/readyz")).status_code != 200:  # noqa: ASYNC110
+                await trio.sleep(0.02)
 
 
 def broken_of(findings: list[Finding]) -> list[str]:

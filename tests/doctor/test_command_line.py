@@ -84,3 +84,9 @@ def test_findings_are_read_without_colours_in_80_columns(encoding: str, marks: t
     assert lines[1].startswith(f"{broken}  row-level security  public.peer_mentors is closed")
     assert max(map(len, lines)) <= 80
     assert f"{mend} add [a] policy" in lines[-1]
+
+
+def test_it_is_said_beforehand_whom_a_new_password_locks_out() -> None:
+    said = " ".join(command("service-url", "--help").stdout.split())
+    assert "a service that runs is locked out until it is restarted with the new URL" in said
+    assert "Roles belong to the whole server" in said

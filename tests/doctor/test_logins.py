@@ -10,12 +10,14 @@ import trio
 
 import engine.doctor.database
 import engine.doctor.examine
-from engine.database import Database
+from engine.database import Database, open_database
 from engine.doctor.examine import CHECKS
 from engine.doctor.finding import Finding
+from engine.migrations import migrate
 from engine.statements import Statement
 from tests.doctor.conftest import Healthy, broken_of, run_script
 from tests.doctor.pgbouncer import open_pgbouncer
+from tests.end_to_end.conftest import as_service
 from tests.postgres.conftest import wait_until, wait_until_blocked
 
 NOBODY = "postgresql://nobody@127.0.0.1:1/nowhere"
@@ -30,7 +32,7 @@ OF_DOCTOR = """
 """
 
 # What can be looked at without any database.
-WITHOUT_DATABASE = {"exposure"}
+WITHOUT_DATABASE = {"exposure", "service"}
 
 
 def finding(findings: list[Finding], check: str) -> Finding:
@@ -69,6 +71,32 @@ async def test_a_service_that_logs_in_as_somebody_else(healthy: Healthy, adminis
     assert finding(findings, "login").found == "DATABASE_URL logs in as somebody"
 
 
+async def test_a_service_that_uses_another_database_of_the_server(
+    healthy: Healthy, administrator: Database
+) -> None:
+    await administrator.fetch(Statement("create", "create database elsewhere"))
+    elsewhere = urlsplit(healthy.settings["DATABASE_URL"])._replace(path="/elsewhere").geturl()
+    try:
+        async with open_database(
+            urlsplit(healthy.postgres.dsn)._replace(path="/elsewhere").geturl()
+        ) as other:
+            await migrate(other, with_example_tables=True)
+        findings = await healthy.examine(DATABASE_URL=elsewhere)
+    finally:
+        await administrator.fetch(Statement("drop", "drop database elsewhere with (force)"))
+    assert broken_of(findings) == ["same database"]
+    assert (
+        finding(findings, "same database").found
+        == "DATABASE_URL leads to the database elsewhere, SCHEDULER_ADMIN_DATABASE_URL to postgres"
+    )
+
+
+async def test_a_service_that_uses_another_server(healthy: Healthy, database_url: str) -> None:
+    findings = await healthy.examine(DATABASE_URL=await as_service(database_url))
+    assert broken_of(findings) == ["same database"]
+    assert "two servers" in finding(findings, "same database").found
+
+
 async def test_a_transaction_pooler_that_the_settings_do_not_name(healthy: Healthy) -> None:
     async with open_pgbouncer(healthy.settings["DATABASE_URL"], "transaction") as url:
         findings = await healthy.examine(DATABASE_URL=url)
@@ -99,18 +127,19 @@ async def test_without_the_services_url_the_rest_is_looked_at_all_the_same(healt
     assert finding(findings, "login").found == "DATABASE_URL is not set, so the service has no login"
 
 
-async def test_a_wrong_password_is_the_logins_fault_and_the_poolers_to_ask(healthy: Healthy) -> None:
+async def test_a_wrong_password_is_the_logins_fault_and_its_to_ask_where_it_leads(healthy: Healthy) -> None:
     url = with_user(healthy.postgres.dsn, "scheduler_service:wrong")
     findings = await healthy.examine(DATABASE_URL=url)
-    assert broken_of(findings) == ["login", "pooler"]
+    assert broken_of(findings) == ["login", "same database", "pooler"]
     assert "the login was refused" in finding(findings, "login").found
 
 
 async def test_without_the_administrators_url_what_it_is_needed_for_says_so(healthy: Healthy) -> None:
     findings = await healthy.examine(SCHEDULER_ADMIN_DATABASE_URL=None)
     seen_by_the_service = {
-        *("Postgres", "migrations", "login", "pooler", "roles", "service's rights", "service's limits"),
-        *("views", "row-level security", "trigger engine", "clock", "exposure"),
+        *("Postgres", "migrations", "login", "same database", "pooler", "roles"),
+        *("service's rights", "service's limits", "views", "row-level security", "mentor source"),
+        *("trigger engine", "clock", "service", "exposure", "secret's readers"),
     }
     assert set(broken_of(findings)) == set(CHECKS) - seen_by_the_service
     for each in findings:
@@ -136,7 +165,9 @@ async def test_a_lock_that_somebody_holds_is_not_waited_for_for_ever(
     async with administrator.open_transaction() as transaction:
         await transaction.execute(Statement("lock", "lock scheduler.notifications in access exclusive mode"))
         findings = await healthy.examine()
-    assert finding(findings, "service's limits").found == "could not be made within 0.3 s"
+    assert finding(findings, "service's rights").found == "could not be made within 0.3 s"
+    limits = "could not be made: what the service may do was not to be seen in time"
+    assert finding(findings, "service's limits").found == limits
     assert [each.check for each in findings] == list(CHECKS)
 
 

@@ -16,12 +16,16 @@ from tests.end_to_end.conftest import SECRET
 
 @dataclass(frozen=True)
 class Fault:
-    """`breaking` and `mending` are scripts for the administrator; `said` is in what the check found."""
+    """`breaking` and `mending` are scripts for the administrator; `said` is in what the check found.
+
+    `unreadies`: the service that runs sees it as well, once its /readyz has forgotten the answer before.
+    """
 
     check: str
     said: str
     breaking: str
     mending: str
+    unreadies: bool = False
 
 
 LATEST = "where version = '20261126000002'"
@@ -88,12 +92,14 @@ FAULTS = {
         "20261126000002_roles",
         f"update scheduler.migrations set version = '1' {LATEST}",
         "update scheduler.migrations set version = '20261126000002' where version = '1'",
+        unreadies=True,
     ),
     "a migration changed since": Fault(
         "migrations",
         "Changed since it was applied",
         f"update scheduler.migrations set checksum = 'x' || checksum {LATEST}",
         f"update scheduler.migrations set checksum = substr(checksum, 2) {LATEST}",
+        unreadies=True,
     ),
     "a service that makes databases": Fault(
         "roles",
@@ -142,6 +148,7 @@ FAULTS = {
         "read scheduler.migrations",
         "revoke select on scheduler.migrations from scheduler_service",
         "grant select on scheduler.migrations to scheduler_service",
+        unreadies=True,
     ),
     "a table open to the service": Fault(
         "service's limits",
@@ -189,6 +196,12 @@ FAULTS = {
         "read scheduler.settings",
         "grant select (url) on scheduler.settings to scheduler_service",
         "revoke select (url) on scheduler.settings from scheduler_service",
+    ),
+    "a secret in the table that the service can read": Fault(
+        "service's limits",
+        "read scheduler.fallback_secret",
+        "grant select (secret) on scheduler.fallback_secret to scheduler_service",
+        "revoke select (secret) on scheduler.fallback_secret from scheduler_service",
     ),
     "a service that can tick": Fault(
         "service's limits",
@@ -243,6 +256,24 @@ FAULTS = {
         "evaluate mentors",
         "grant execute on function scheduler.evaluate to scheduler_cron",
         "revoke execute on function scheduler.evaluate from scheduler_cron",
+    ),
+    "a cron role that can read the secret in the table": Fault(
+        "cron's rights",
+        "read scheduler.fallback_secret",
+        "grant select on scheduler.fallback_secret to scheduler_cron",
+        "revoke select on scheduler.fallback_secret from scheduler_cron",
+    ),
+    "a cron role that can change the secret": Fault(
+        "cron's rights",
+        "change scheduler.fallback_secret",
+        "grant update (secret) on scheduler.fallback_secret to scheduler_cron",
+        "revoke update (secret) on scheduler.fallback_secret from scheduler_cron",
+    ),
+    "a cron role that can read the settings": Fault(
+        "cron's rights",
+        "read scheduler.settings",
+        "grant select (url) on scheduler.settings to scheduler_cron",
+        "revoke select (url) on scheduler.settings from scheduler_cron",
     ),
     "a cron role that can read a view": Fault(
         "cron's rights",
@@ -429,6 +460,30 @@ FAULTS = {
         "delete from scheduler.fallback_secret",
         f"insert into scheduler.fallback_secret (secret) values ('{SECRET}')",
     ),
+    "a secret that somebody can read": Fault(
+        "secret's readers",
+        "scheduler.fallback_secret is open to reader",
+        "create role reader; grant select (secret) on scheduler.fallback_secret to reader",
+        "drop owned by reader; drop role reader",
+    ),
+    "a secret on which somebody can have a trigger": Fault(
+        "secret's readers",
+        "scheduler.fallback_secret is open to reader",
+        "create role reader; grant trigger on scheduler.fallback_secret to reader",
+        "drop owned by reader; drop role reader",
+    ),
+    "a URL that somebody can change": Fault(
+        "secret's readers",
+        "scheduler.settings is open to reader",
+        "create role reader; grant update (url) on scheduler.settings to reader",
+        "drop owned by reader; drop role reader",
+    ),
+    "a secret that somebody can ask for": Fault(
+        "secret's readers",
+        "scheduler.read_secret() is open to reader",
+        "create role reader; grant execute on function scheduler.read_secret to reader",
+        "drop owned by reader; drop role reader",
+    ),
     "a trigger engine that may not be called": Fault(
         "trigger engine",
         "SQLSTATE 42501",
@@ -479,7 +534,10 @@ async def test_that_line_goes_red_and_no_other(
         findings = await healthy.examine()
     finally:
         await run_script(administrator, fault.mending)
-    assert broken_of(findings) == [fault.check], [f for f in findings if not f.ok]
+        if fault.unreadies:
+            await healthy.wait_until_ready()
+    broken = [check for check in broken_of(findings) if not (fault.unreadies and check == "service")]
+    assert broken == [fault.check], [f for f in findings if not f.ok]
     assert fault.said in next(finding.found for finding in findings if not finding.ok)
 
 

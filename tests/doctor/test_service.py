@@ -7,21 +7,26 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 import trio
 
+import engine.doctor.service
 from engine.database import Database
 from engine.doctor.examine import examine
 from engine.doctor.exposure import listening_at, reachable_at
 from engine.doctor.service import MOST_SKEW
 from engine.settings import load_settings
 from tests.doctor.conftest import Healthy, broken_of, free_port, run_script
-from tests.doctor.test_logins import finding
+from tests.doctor.test_logins import finding, with_user
+from tests.end_to_end.conftest import KEY, SECRET, StartService
+from tests.postgrest import open_postgrest
 from tests.transports.scripted_server import Peer, ScriptedServer
 
+READY = '{"status": "ready"}'
 NOBODY_AT_HOME = '{"mentor_id": "00000000-0000-0000-0000-000000000000", "dispatched": [], "suppressed": []}'
 
 
@@ -40,6 +45,23 @@ async def open_answering(status: int, body: str = "{}", **fields: str) -> AsyncI
         server = ScriptedServer((answer,), None)
         await nursery.start(server.serve)
         yield server
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_listening(host: str, status: int, body: str) -> AsyncIterator[int]:
+    """The port of a server that answers whatever comes alike, and closes."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(
+                f"HTTP/1.1 {status} Some\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+            )
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host=host))
+        yield listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
 
 
@@ -117,6 +139,52 @@ async def test_a_trigger_engine_that_never_answers_is_not_waited_for(healthy: He
     assert "does not answer within 0.05 s" in finding(findings, "trigger engine").found
 
 
+# --- The mentor source ---
+
+BELONG = """
+    alter table public.assignments add constraint belongs
+      foreign key (mentor_id) references public.peer_mentors (id)
+"""
+
+
+async def test_mentors_from_postgres_are_green_and_said(healthy: Healthy) -> None:
+    found = finding(await healthy.examine(), "mentor source")
+    assert (found.ok, found.found) == (True, "Postgres; a walk finds mentors there")
+
+
+async def test_mentors_from_a_rest_api_are_green_and_said(healthy: Healthy, administrator: Database) -> None:
+    await run_script(administrator, BELONG)
+    try:
+        async with open_postgrest(administrator, key=KEY) as postgrest:
+            findings = await healthy.examine(SCHEDULER_MENTOR_SOURCE=postgrest.url)
+    finally:
+        await run_script(administrator, "alter table public.assignments drop constraint belongs")
+    assert broken_of(findings) == []
+    said = "the REST API at SCHEDULER_MENTOR_SOURCE; a walk finds mentors there"
+    assert finding(findings, "mentor source").found == said
+    [request] = postgrest.requests
+    assert request.target.endswith("&limit=1")
+
+
+@pytest.mark.parametrize(
+    ("key", "found", "mend"),
+    [
+        ("another", "it refuses the key", "check SCHEDULER_SERVICE_ROLE_KEY"),
+        (KEY, "it knows no foreign key from assignments", "let assignments.mentor_id reference peer_mentors"),
+    ],
+    ids=["key", "foreign key"],
+)
+async def test_a_rest_api_that_can_not_be_read_is_red_in_its_own_words(
+    healthy: Healthy, administrator: Database, key: str, found: str, mend: str
+) -> None:
+    async with open_postgrest(administrator, key=key) as postgrest:
+        findings = await healthy.examine(SCHEDULER_MENTOR_SOURCE=postgrest.url)
+    assert broken_of(findings) == ["mentor source"]
+    said = finding(findings, "mentor source")
+    assert found in said.found
+    assert str(said.mend).startswith(mend)
+
+
 # --- The clock ---
 
 
@@ -137,6 +205,59 @@ async def test_a_slow_way_to_postgres_is_not_taken_for_a_clock_that_is_off(healt
 
 async def test_a_clock_that_is_off_by_little_is_borne(healthy: Healthy) -> None:
     assert broken_of(await healthy.examine(clock=lambda: time.time() + MOST_SKEW - 2)) == []
+
+
+# --- The service ---
+
+
+async def test_a_running_service_that_is_locked_out(healthy: Healthy, start_service: StartService) -> None:
+    # As one is that was started before `service-url` made another password.
+    settings = {
+        "DATABASE_URL": with_user(healthy.postgres.dsn, "scheduler_service:former"),
+        "SCHEDULER_SECRET": SECRET,
+    }
+    locked_out = await start_service(**settings)
+    findings = await healthy.examine(SCHEDULER_BIND=locked_out.url.removeprefix("http://"))
+    assert broken_of(findings) == ["service"]
+    found = finding(findings, "service")
+    assert "not ready: Postgres can't be used: the login was refused" in found.found
+    assert "restart it with the DATABASE_URL that `scenario-scheduler service-url` has printed" in str(
+        found.mend
+    )
+
+
+async def test_a_service_that_does_not_run(healthy: Healthy) -> None:
+    findings = await healthy.examine(SCHEDULER_BIND=f"127.0.0.1:{free_port()}")
+    assert broken_of(findings) == ["service"]
+    assert "does not answer: connection_refused" in finding(findings, "service").found
+
+
+async def test_a_service_that_never_answers_is_not_waited_for(
+    healthy: Healthy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.doctor.service, "ANSWER_WITHIN", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        findings = await healthy.examine(SCHEDULER_BIND=f"127.0.0.1:{listener.getsockname()[1]}")
+    assert broken_of(findings) == ["service"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, "{}"),
+        (200, "ready"),
+        (200, "[]"),
+        (200, "[" * 60_000),
+        (404, READY),
+        (503, "{}"),
+        (302, READY),
+    ],
+)
+async def test_something_else_at_the_services_port(healthy: Healthy, status: int, body: str) -> None:
+    async with open_listening("127.0.0.1", status, body) as port:
+        findings = await healthy.examine(SCHEDULER_BIND=f"127.0.0.1:{port}")
+    assert broken_of(findings) == ["service"]
+    assert f"answers {status}, as this service does not" in finding(findings, "service").found
 
 
 # --- The tick's URL ---
@@ -170,17 +291,16 @@ async def test_a_url_of_another_service(
 
 
 async def test_a_port_open_to_other_machines(healthy: Healthy) -> None:
-    # Nothing is sent to it: the kernel is asked who listens.
-    with socket.create_server(("0.0.0.0", 0)) as listener:
-        bind = f"127.0.0.1:{listener.getsockname()[1]}"
-        findings = await healthy.examine(SCHEDULER_BIND=bind)
+    # For this it is not connected to: the kernel is asked who listens.
+    async with open_listening("0.0.0.0", 200, READY) as port:
+        findings = await healthy.examine(SCHEDULER_BIND=f"127.0.0.1:{port}")
     assert broken_of(findings) == ["exposure"]
     assert "is open at 0.0.0.0" in finding(findings, "exposure").found
 
 
 async def test_a_port_open_to_other_machines_over_ipv6(healthy: Healthy) -> None:
-    with socket.create_server(("::", 0), family=socket.AF_INET6) as listener:
-        findings = await healthy.examine(SCHEDULER_BIND=f"[::1]:{listener.getsockname()[1]}")
+    async with open_listening("::", 200, READY) as port:
+        findings = await healthy.examine(SCHEDULER_BIND=f"[::1]:{port}")
     assert broken_of(findings) == ["exposure"]
     assert "is open at ::" in finding(findings, "exposure").found
 
@@ -192,7 +312,7 @@ async def test_an_exposure_that_was_asked_for_is_green_and_said(healthy: Healthy
 
 
 async def test_a_port_left_open_in_the_settings_can_not_be_found(healthy: Healthy) -> None:
-    assert broken_of(await healthy.examine(SCHEDULER_BIND="127.0.0.1:0")) == ["exposure"]
+    assert broken_of(await healthy.examine(SCHEDULER_BIND="127.0.0.1:0")) == ["service", "exposure"]
 
 
 @pytest.mark.parametrize(("host", "family"), [("127.0.0.2", socket.AF_INET), ("::1", socket.AF_INET6)])
@@ -221,4 +341,4 @@ async def test_only_the_service_and_the_administrator_are_needed_to_examine(
     findings = await examine(
         load_settings(database_url=healthy.postgres.dsn, bind=f"127.0.0.1:{free_port()}")
     )
-    assert broken_of(findings) == ["login", "secret"]
+    assert broken_of(findings) == ["login", "secret", "service"]

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
+import trio
 
+import engine.doctor.examine
+import engine.doctor.installation
 from engine.database import Database
+from engine.statements import Statement
 from engine.tick.install import install_tick
 from engine.tick.jobs import plan_jobs
+from engine.tick.status import TickStatus, read_tick_status
 from tests.doctor.conftest import SCHEDULE, Healthy, broken_of, run_script
 from tests.doctor.test_logins import finding
 from tests.doctor.test_one_fault import OPEN_PG_NET, PG_NET
@@ -98,3 +104,36 @@ async def test_installing_the_tick_closes_the_queue_of_pg_net(
     assert broken_of(before) == ["pg_net's queue"]
     assert broken_of(after) == []
     assert finding(after, "pg_net").found == "version unknown"
+
+
+async def test_looking_installing_and_examining_at_once_all_come_through(
+    healthy: Healthy, administrator: Database
+) -> None:
+    async def examine() -> None:
+        assert broken_of(await healthy.examine()) == []
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(partial(install, healthy, administrator, with_plpython3u=True))
+            nursery.start_soon(read_tick_status, administrator)
+            nursery.start_soon(examine)
+
+
+async def test_a_tick_that_was_not_to_be_seen_in_time_is_looked_at_once(
+    healthy: Healthy, administrator: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.doctor.examine, "CHECK_TIMEOUT", 0.3)
+    looks = []
+
+    async def look(database: Database) -> TickStatus:
+        looks.append(database)
+        return await read_tick_status(database)
+
+    monkeypatch.setattr(engine.doctor.installation, "read_tick_status", look)
+    async with administrator.open_transaction() as transaction:
+        await transaction.execute(Statement("lock", "lock scheduler.invocations in access exclusive mode"))
+        findings = await healthy.examine()
+    assert len(looks) == 1
+    assert finding(findings, "pg_cron").found == "could not be made within 0.3 s"
+    for check in ("pg_net", "time-out", "tick's URL", "last tick"):
+        assert finding(findings, check).found == "could not be made: the tick was not to be seen in time"

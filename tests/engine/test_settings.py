@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
+from pydantic import SecretStr
 
 from engine.errors import ConfigurationError
-from engine.settings import load_settings
+from engine.settings import leads_to_this_machine, load_settings
 
 SECRET = "0f" * 32
 DATABASE = "postgresql://service:word@db.example/app"
@@ -356,3 +357,32 @@ def test_a_dry_run_needs_an_engine_that_honours_it() -> None:
     assert load_settings(
         trigger_engine="https://engine.example/", trigger_engine_dry_run=True
     ).dry_run_supported
+
+
+@pytest.mark.parametrize(
+    ("url", "is_here"),
+    [
+        ("postgresql:///name", True),
+        ("postgresql://app:pw@/name?host=/var/run", True),
+        ("postgresql://app@localhost:5432/name", True),
+        ("postgresql://[::1]:5432/name", True),
+        ("postgresql://%2Fvar%2Frun/name", True),
+        ("postgresql:///name?host=127.0.0.1:5432", True),
+        ("postgresql://db.example/name", False),
+        ("postgresql:///name?host=db.example", False),
+        ("postgresql:///name?host=localhost,db.example", False),
+        ("postgresql://localhost,db.example:5432/name", False),
+        ("postgresql://[2001:db8::1]/name", False),
+    ],
+)
+def test_whether_a_database_is_on_this_machine(
+    url: str, is_here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PGHOST", raising=False)
+    assert leads_to_this_machine(SecretStr(url)) is is_here
+
+
+def test_a_database_of_which_the_environment_names_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "db.example")
+    assert not leads_to_this_machine(SecretStr("postgresql:///name"))
+    assert leads_to_this_machine(SecretStr("postgresql://localhost/name"))

@@ -134,6 +134,26 @@ async def test_everything_in_the_schema_is_the_owners_and_nobody_logs_in_as_it(d
     )
 
 
+# --- A right granted by mistake ---
+
+
+@pytest.mark.parametrize("is_on", [True, False], ids=["as it is", "control"])
+@pytest.mark.parametrize("table", ["settings", "fallback_secret"])
+async def test_who_was_let_read_the_secret_or_the_url_by_mistake_sees_no_row(
+    database: Database, table: str, is_on: bool
+) -> None:
+    before = [
+        *THAT_MAY_LOOK_ROUND,
+        "insert into scheduler.settings (url) values ('https://example.org/run')",
+        f"insert into scheduler.fallback_secret (secret) values ('{SECRET}')",
+        f"grant select on scheduler.{table} to stranger",
+    ]
+    if not is_on:
+        before.append(f"alter table scheduler.{table} disable row level security")
+    async with logged_in_as(database, "stranger", before=before) as stranger:
+        assert len(await query(stranger, f"select from scheduler.{table}")) == (0 if is_on else 1)
+
+
 # --- Whose `text` is it? ---
 
 # A domain of the caller's own, named like the type that a function declares: wherever it is looked up first,

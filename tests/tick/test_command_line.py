@@ -7,8 +7,8 @@ import json
 import pytest
 
 from engine.embedded import EmbeddedPostgres
+from tests.doctor.pgbouncer import open_pgbouncer
 from tests.end_to_end.conftest import SECRET, command, query
-from tests.tick.conftest import OpenCronPostgres
 
 INSTALL = ("cron", "install", "--with-plpython3u")
 
@@ -37,6 +37,8 @@ async def test_install_says_what_it_did_and_remove_takes_all_of_it_away(migrated
         "removed the job scenario-scheduler",
         "removed the job scenario-scheduler purge",
         "forgot the URL",
+        "forgot the secret in scheduler.fallback_secret",
+        "removed scheduler.post_and_wait; the extension plpython3u stays",
     ]
     assert command("cron", "remove", **settings).stdout == "nothing to do: nothing was installed\n"
     assert [tuple(row) for row in await query(migrated.dsn, "select count(*) from cron.job")] == [(0,)]
@@ -68,19 +70,25 @@ async def test_per_scenario_makes_a_job_for_each_enabled_one_and_status_misses_o
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
+    ("arguments", "sentence"),
     [
-        (["--schedule", "every day"], 1, "pg_cron does not take the schedule 'every day'"),
-        (["--schedule", "* * * * *", "--per-scenario"], 1, "leave at least 3 minutes between two ticks"),
-        (["--url", "http://scheduler.example/run"], 3, "must be an https URL, or http to this machine"),
-        (["--url", "http://localhost:x@evil.example/"], 3, "must be an https URL, or http to this machine"),
+        (["--schedule", "every day"], "pg_cron does not take the schedule 'every day'"),
+        (["--schedule", "* * * * *", "--per-scenario"], "leave at least 3 minutes between two ticks"),
+        (["--url", "http://scheduler.example/run"], "must be an https URL, or http to this machine"),
+        (["--url", "http://localhost:x@evil.example/"], "must be an https URL, or http to this machine"),
+        (
+            ["--url", "https://scheduler.example:0/run"],
+            "The port of the URL must be a number from 1 to 65535",
+        ),
+        (["--url", "https://_.example/run"], "The host of the URL must be of letters, digits"),
+        (["--url", ""], "--url is empty; say where the database's server reaches POST /run"),
     ],
 )
 async def test_what_cannot_be_installed_is_refused_with_its_mend_and_changes_nothing(
-    arguments: list[str], code: int, sentence: str, migrated: EmbeddedPostgres
+    arguments: list[str], sentence: str, migrated: EmbeddedPostgres
 ) -> None:
     refused = command(*INSTALL, *arguments, DATABASE_URL=migrated.dsn, SCHEDULER_SECRET=SECRET)
-    assert refused.returncode == code
+    assert refused.returncode == 2
     assert sentence in refused.stderr
     assert "Traceback" not in refused.stderr
     for relation in ("cron.job", "scheduler.settings"):
@@ -114,13 +122,53 @@ async def test_without_the_right_to_it_the_tick_is_neither_changed_nor_shown(
         assert "Traceback" not in refused.stderr
 
 
-async def test_a_database_on_another_machine_is_not_told_to_call_its_own(
-    open_cron_postgres: OpenCronPostgres,
-) -> None:
-    refused = command(
-        *("cron", "install"),
-        SCHEDULER_ADMIN_DATABASE_URL="postgresql://postgres:word@db.example/postgres",
-        SCHEDULER_SECRET=SECRET,
-    )
+@pytest.mark.parametrize(
+    "url", ["postgresql://postgres:word@db.example/postgres", "postgresql:///postgres?host=db.example"]
+)
+def test_a_database_on_another_machine_is_not_told_to_call_its_own(url: str) -> None:
+    refused = command("cron", "install", SCHEDULER_ADMIN_DATABASE_URL=url, SCHEDULER_SECRET=SECRET)
     assert refused.returncode == 3
     assert "say with --url where its server reaches POST /run" in refused.stderr
+
+
+def test_a_port_that_is_left_open_can_not_be_called() -> None:
+    refused = command(
+        *("cron", "install"),
+        DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere",
+        SCHEDULER_SECRET=SECRET,
+        SCHEDULER_BIND="127.0.0.1:0",
+    )
+    assert refused.returncode == 3
+    assert "SCHEDULER_BIND leaves the port open" in refused.stderr
+
+
+async def test_behind_a_pooler_in_transaction_mode_every_command_works_a_second_time(
+    migrated: EmbeddedPostgres,
+) -> None:
+    async with open_pgbouncer(migrated.dsn, "transaction") as url:
+        settings = {"SCHEDULER_ADMIN_DATABASE_URL": url, "SCHEDULER_SECRET": SECRET}
+        for arguments in (("migrate",), INSTALL, ("cron", "status"), ("service-url",), ("cron", "remove")):
+            for _ in range(2):
+                assert command(*arguments, **settings).stderr == "", arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("cron", "install"),
+        ("cron", "status"),
+        ("cron", "remove"),
+        ("migrate",),
+        ("service-url",),
+        ("seed", "--mentors", "1"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("setting", ["SCHEDULER_ADMIN_DATABASE_URL", "DATABASE_URL"])
+def test_a_database_that_can_not_be_used_is_said_by_the_name_of_its_setting(
+    setting: str, arguments: tuple[str, ...]
+) -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/nowhere"
+    refused = command(*arguments, SCHEDULER_SECRET=SECRET, **{"DATABASE_URL": nowhere, setting: nowhere})
+    assert refused.returncode == 1
+    assert f"nobody listens there; check {setting} and that the server is up" in refused.stderr

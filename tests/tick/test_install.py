@@ -61,7 +61,7 @@ async def test_installing_twice_leaves_what_installing_once_does(administrator: 
         ("scenario-scheduler", "*/5 * * * *", "select scheduler.invoke()")
     ]
     assert (status.url, status.timeout_ms, status.has_purge) == (URL, 45_000, True)
-    assert len(await remove_tick(administrator)) == 3
+    assert len(await remove_tick(administrator)) == 5
     assert await remove_tick(administrator) == []
     assert await fetch(administrator, "select from cron.job") == []
     assert await secret_of_the_tick(administrator) is None
@@ -130,10 +130,18 @@ async def nothing_was_changed(database: Database) -> bool:
     [
         ({"with_plpython3u": False}, "Nothing here can post"),
         ({"jobs": plan_jobs("every minute")}, "pg_cron does not take the schedule 'every minute'"),
-        ({"url": "http://example.org/run"}, "The URL must be https, or http to this machine"),
+        ({"url": "http://example.org/run"}, "The URL must be https, because example.org is not this machine"),
         ({"url": "https://a@b/run"}, "without a user part"),
+        ({"url": "HTTPS://b/run"}, "must be https"),
+        ({"url": "https://b/run#"}, "must be without #"),
+        ({"url": "https://b:0/run"}, "port of the URL must be a number from 1 to 65535, not 0."),
+        ({"url": "https://b:65536/run"}, "port of the URL must be a number from 1 to 65535, not 65536."),
+        ({"url": "https://b:/run"}, "port of the URL must be a number from 1 to 65535, not empty."),
+        ({"url": "https://-b/run"}, "host of the URL must be of letters, digits"),
+        ({"url": "http://[::ffff:127.0.0.1]/run"}, "must be https, because [::ffff:127.0.0.1] is not this"),
+        ({"url": "http://[0:0:0:0:0:0:0:1]/run"}, "must be localhost, 127.0.0.1 or [::1]"),
+        ({"platform_limit": 290.0}, "lower SCHEDULER_PLATFORM_LIMIT to 285 s or less"),
     ],
-    ids=["nothing to post with", "schedule", "not this machine", "user part"],
 )
 async def test_what_cant_be_is_refused_in_a_sentence_and_changes_nothing(
     administrator: Database, cron_postgres: EmbeddedPostgres, changed: dict[str, Any], sentence: str
@@ -146,11 +154,65 @@ async def test_what_cant_be_is_refused_in_a_sentence_and_changes_nothing(
 
 
 async def test_without_pg_cron_it_says_how_to_have_it(database: Database) -> None:
-    for attempt in (install, remove_tick):
-        with pytest.raises(
-            TickError, match=r"pg_cron is not in this database: run `create extension pg_cron`"
-        ):
-            await attempt(database)
+    with pytest.raises(TickError, match=r"pg_cron is not in this database: run `create extension pg_cron`"):
+        await install(database)
+
+
+async def test_url_and_secret_are_forgotten_though_pg_cron_was_dropped(administrator: Database) -> None:
+    await install(administrator)
+    await run_script(administrator, "drop extension pg_cron")
+    assert await remove_tick(administrator) == [
+        "forgot the URL",
+        "forgot the secret in scheduler.fallback_secret",
+        "removed scheduler.post_and_wait; the extension plpython3u stays",
+    ]
+    assert (
+        await fetch(administrator, "select from scheduler.settings") == await fallbacks(administrator) == []
+    )
+    assert await remove_tick(administrator) == []
+
+
+async def test_a_secret_without_a_url_is_forgotten(administrator: Database) -> None:
+    await install(administrator)
+    await run_script(administrator, "delete from scheduler.settings")
+    assert "forgot the secret in scheduler.fallback_secret" in await remove_tick(administrator)
+    assert await fallbacks(administrator) == []
+
+
+async def test_a_secret_that_may_not_be_removed_from_vault_is_said_to_stay_there(
+    limited: Database, administrator: Database
+) -> None:
+    await run_file(administrator, "pg_net_stand_in")
+    await run_file(administrator, "vault_stand_in")
+    await install(administrator, with_plpython3u=False)
+    said = await remove_tick(limited)
+    assert "Vault may still have the secret, as scheduler_secret: this role may not remove it there" in said
+    assert "forgot the URL" in said
+
+
+PURGES = "select username::text from cron.job where jobname = 'scenario-scheduler purge'"
+
+
+async def test_of_two_administrators_the_later_one_leaves_one_purge_job(
+    limited: Database, administrator: Database
+) -> None:
+    await run_file(administrator, "pg_net_stand_in")
+    await install(limited, with_plpython3u=False)
+    said = await install(administrator, with_plpython3u=False)
+    assert "removed the job scenario-scheduler purge of another administrator" in said
+    assert await fetch(administrator, PURGES) == [("app",)]
+
+
+async def test_an_administrator_who_may_not_remove_anothers_purge_job_is_told_and_installs(
+    limited: Database, administrator: Database
+) -> None:
+    await run_file(administrator, "pg_net_stand_in")
+    await install(administrator, with_plpython3u=False)
+    await run_script(administrator, "alter role limited bypassrls")  # so that it sees it, as Supabase's does
+    for attempt in (install(limited, with_plpython3u=False), remove_tick(limited)):
+        stays = "the job scenario-scheduler purge of another administrator stays: this role may not remove it"
+        assert stays in await attempt
+    assert await fetch(administrator, PURGES) == [("app",)]
 
 
 async def test_a_database_that_is_not_migrated_is_told_so(empty_database_url: str) -> None:
@@ -246,7 +308,7 @@ async def test_an_administrator_who_is_no_superuser_installs_looks_and_removes(
     # It may not keep parameters out of a log that is made to have them.
     assert any(line.startswith("the server's log may hold the secret") for line in said)
     assert [job.name for job in (await read_tick_status(limited)).jobs] == ["scenario-scheduler"]
-    assert len(await remove_tick(limited)) == 3
+    assert len(await remove_tick(limited)) == 4
     assert await nothing_was_changed(administrator)
 
 

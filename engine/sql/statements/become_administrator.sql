@@ -1,3 +1,2 @@
--- Undo become_cron.sql. No parameters.
-reset role;
-revoke usage on schema cron from scheduler_cron
+-- Be who logged in again. No parameters.
+reset role

@@ -1,5 +1,7 @@
--- Forget where the tick went to, and the secret with it. No parameters.
+-- Forget where the tick went to, and the secret in the table. No parameters.
 --
--- Returns secret_name, if there was a row.
-with forgotten as (delete from scheduler.fallback_secret)
-delete from scheduler.settings returning secret_name
+-- Returns one row: secret_name (in Vault), null if there was no URL; had_fallback, whether the table had the secret.
+with settings as (delete from scheduler.settings returning secret_name),
+fallback as (delete from scheduler.fallback_secret returning true)
+select (select s.secret_name from settings s) as secret_name,
+       exists (select from fallback) as had_fallback

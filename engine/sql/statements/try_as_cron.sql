@@ -12,8 +12,12 @@ begin
     select true as is_due, 'tick' as what, 'select scheduler.invoke() where false' as sql
      union all
     select false, denied.what, denied.sql
-      from (values ('read scheduler.settings, where the secret may be',
+      from (values ('read scheduler.settings, where the URL of the tick is',
                     'select from scheduler.settings where false'),
+                   ('read scheduler.fallback_secret, where the secret may be',
+                    'select from scheduler.fallback_secret where false'),
+                   ('change scheduler.fallback_secret',
+                    'update scheduler.fallback_secret set secret = '''' where false'),
                    ('read the secret', 'select scheduler.read_secret() where false'),
                    ('evaluate mentors', 'select scheduler.evaluate(''{}'', null, true) where false'),
                    ('post to any URL', 'select scheduler.post_and_wait('''', '''', '''', 0) where false'),

@@ -1,5 +1,6 @@
--- One migration at a time in this database, until the end of the transaction. A lock of the session would be
--- left behind by a pooler, which gives the session to somebody else.
+-- One at a time in this database, until the end of the transaction: migrations, and commands that grant and revoke, of
+-- which two at once on one object end in an error (XX000). A lock of the session would be left behind by a pooler,
+-- which gives the session to somebody else.
 --
 -- $1 lock_timeout text  with unit; how long this and every later lock of the transaction is waited for
 --
