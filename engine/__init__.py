@@ -35,6 +35,7 @@ from engine.measures import Measures, Totals
 from engine.migrations import migrate
 from engine.overrides import Overrides, parse_overrides
 from engine.overview import Overview
+from engine.remedies import remedy_of
 from engine.rhythm import Rhythm, find_rhythm
 from engine.rights import grant_rights, service_database_url, set_service_password
 from engine.run_record import RunRecord, find_run, list_runs
@@ -129,6 +130,7 @@ __all__ = [
     "parse_overrides",
     "plan_jobs",
     "read_tick_status",
+    "remedy_of",
     "remove_tick",
     "seed_mentors",
     "service_database_url",

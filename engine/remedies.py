@@ -1,4 +1,4 @@
-"""This file is what to do about an error class: a sentence for the person who reads it in the log."""
+"""This file is what to do about an error class: a sentence for who reads it, in the log or on the page."""
 
 from __future__ import annotations
 

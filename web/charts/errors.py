@@ -6,29 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine import RunRecord
+from engine import RunRecord, remedy_of
 from web.charts.scale import percent
 
-_ADVICE = {
-    "timeout": "The trigger engine takes too long (`SCHEDULER_INVOCATION_TIMEOUT`): see its log.",
-    "connection_refused": "Nobody answers at `SCHEDULER_TRIGGER_ENGINE`: is it up?",
-    "connection_reset": "The trigger engine ends connections: see its log.",
-    "connection_cut": "The trigger engine ends connections in mid-answer: see its log.",
-    "http_401": "The trigger engine refuses the key: check `SCHEDULER_SERVICE_ROLE_KEY`.",
-    "http_403": "The trigger engine refuses the key: check `SCHEDULER_SERVICE_ROLE_KEY`.",
-    "http_404": "There is nothing at `SCHEDULER_TRIGGER_ENGINE`: check its path.",
-    "http_429": "The trigger engine is asked too often: lower `SCHEDULER_MAX_CONCURRENCY`.",
-    "redirect": "The trigger engine redirects: give `SCHEDULER_TRIGGER_ENGINE` its final URL.",
-    "mentor_error": "The trigger engine answered that it could not evaluate these mentors: see its log.",
-}
-
-# By the beginning of the class, for all others.
-_ADVICE_BY_PREFIX = {
-    "http_5": "The trigger engine has an error of its own: see its log.",
-    "http_4": "The trigger engine refuses what it is asked: see its log.",
-    "sql_": "Postgres refuses the evaluation, with this SQLSTATE: see its log, and the scenario's function.",
-    "": "The trigger engine's answer is not what the README asks for: see its log.",
-}
+# Of a class that nothing is known about.
+_ELSE = "The trigger engine's answer is not what the README asks for: see its log."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +46,5 @@ def draw_errors(runs: Sequence[RunRecord]) -> list[ErrorClass]:
 
 
 def advise_on(error_class: str) -> str:
-    if error_class in _ADVICE:
-        return _ADVICE[error_class]
-    return next(advice for prefix, advice in _ADVICE_BY_PREFIX.items() if error_class.startswith(prefix))
+    """What the log says of it as well."""
+    return remedy_of(error_class) or _ELSE
