@@ -1,7 +1,8 @@
 """This file is another configuration for a dry run to try, as a person writes it: `TYPE.PARAM=VALUE`.
 
-What is stored says what can be tried: only params that the scenario has, each with a value of the kind it
-has. So a slip of the pen is refused with a sentence, and is not tried on everybody.
+What is stored says what can be tried: only params that the scenario has, each once, with a value of the kind
+it has, and no number below zero where it has one above. So a slip of the pen is refused with a sentence, and
+is not tried on everybody.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ async def read_overrides(
 def parse_overrides(assignments: Iterable[str], scenarios: Mapping[str, Mapping[str, Any]]) -> Overrides:
     """The same from what is known: `scenarios` are the params by scenario type. Raises InvalidOverride."""
     overrides: dict[str, dict[str, Any]] = {}
+    assigned: set[str] = set()
     for assignment in assignments:
         target, is_assigned, text = assignment.partition("=")
         scenario_type, is_named, name = target.strip().partition(".")
@@ -78,6 +80,9 @@ def parse_overrides(assignments: Iterable[str], scenarios: Mapping[str, Mapping[
             raise InvalidOverride(
                 f"{scenario_type} is no scenario that this run evaluates; it evaluates: {known}."
             )
+        if target.strip() in assigned:
+            raise InvalidOverride(f"{target.strip()} is given twice; a dry run tries one value of each.")
+        assigned.add(target.strip())
         override = overrides.setdefault(scenario_type, {})
         if name == _COOLDOWN:
             override[_COOLDOWN] = text.strip()
@@ -100,6 +105,8 @@ def _read_value(target: str, text: str, stored: Any) -> Any:
         value = text  # a text that happens to look like a number
     if stored is not None and not _is_alike(value, stored):
         raise InvalidOverride(f"{target} takes {_kind(stored)}, such as {json.dumps(stored)}.")
+    if _is_below(value, stored):
+        raise InvalidOverride(f"{target} takes no number below zero; it is {json.dumps(stored)} as stored.")
     return value
 
 
@@ -114,6 +121,15 @@ def _is_alike(value: Any, stored: Any) -> bool:
     if isinstance(stored, float):
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is type(stored)
+
+
+def _is_below(value: Any, stored: Any) -> bool:
+    """Whether it is below zero where what is stored is above, in a list as well."""
+    if isinstance(value, list) and isinstance(stored, list):
+        return any(_is_below(each, stored[0]) for each in value if stored)
+    if isinstance(value, int | float) and isinstance(stored, int | float):
+        return value < 0 < stored
+    return False
 
 
 def _kind(stored: Any) -> str:

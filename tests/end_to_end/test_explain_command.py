@@ -199,6 +199,7 @@ def test_a_partial_walk_is_said_to_give_lower_bounds_and_exits_with_1(database_u
         ("birthday.days=10", "it evaluates: expiry, inactivity, milestone."),
         ("inactivity.dayz=10", "it has: days, cooldown."),
         ("inactivity.days=soon", "takes a whole number, such as 14."),
+        ("inactivity.days=-5", "takes no number below zero"),
         ("inactivity.days=99999999999", "SQLSTATE 22003"),
         ("inactivity.days=2147483647", "SQLSTATE 22008"),
         ("milestone.counts=[5,99999999999]", "SQLSTATE 22003"),
@@ -213,6 +214,13 @@ def test_a_configuration_that_can_not_be_tried_is_one_sentence_and_exits_with_2(
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert sentence in done.stderr
+
+
+def test_an_override_that_is_given_twice_is_one_sentence_and_exits_with_2(database_url: str) -> None:
+    arguments = ["--set", "inactivity.days=10", "--set", "inactivity.days=3"]
+    done = command("run", "--dry-run", *arguments, DATABASE_URL=prepare(database_url))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == ["inactivity.days is given twice; a dry run tries one value of each."]
 
 
 def test_an_override_of_a_scenario_that_the_run_leaves_out_is_refused(database_url: str) -> None:

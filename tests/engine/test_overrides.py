@@ -16,6 +16,7 @@ SCENARIOS = {
         "text": "hello",
         "share": 0.5,
         "loud": False,
+        "offset": -1,
         "anything": None,
         "list": [],
         "shape": {"a": 1},
@@ -37,7 +38,8 @@ SCENARIOS = {
                 "milestone": {"params": {"counts": [5, 20]}},
             },
         ),
-        (["inactivity.days=10", "inactivity.days=-3"], {"inactivity": {"params": {"days": -3}}}),
+        (["inactivity.days=0"], {"inactivity": {"params": {"days": 0}}}),
+        (["welcome.offset=-2"], {"welcome": {"params": {"offset": -2}}}),
         (["milestone.counts=[]"], {"milestone": {"params": {"counts": []}}}),
         (["welcome.text=a=b.c"], {"welcome": {"params": {"text": "a=b.c"}}}),
         (["welcome.text=10"], {"welcome": {"params": {"text": "10"}}}),
@@ -79,6 +81,9 @@ def test_what_is_written_is_read_as_json_or_else_as_text(
         ("welcome.share=much", "a number, such as 0.5"),
         ("welcome.loud=1", "true or false"),
         ("welcome.shape=[]", "an object"),
+        ("inactivity.days=-5", "inactivity.days takes no number below zero; it is 14 as stored."),
+        ("milestone.counts=[5,-5]", "milestone.counts takes no number below zero"),
+        ("welcome.share=-0.5", "welcome.share takes no number below zero"),
         ("welcome.anything" + "=" + "[" * 100_000, ""),
     ],
 )
@@ -89,6 +94,14 @@ def test_what_can_not_be_tried_is_refused_naming_what_can(assignment: str, sente
     with pytest.raises(InvalidOverride) as caught:
         parse_overrides([assignment], SCENARIOS)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["days", "cooldown"])
+@pytest.mark.parametrize("second", ["{}=3", "{}=10", " {} =10"])
+def test_what_is_given_twice_is_refused_and_not_the_last_one_taken(name: str, second: str) -> None:
+    target = f"inactivity.{name}"
+    with pytest.raises(InvalidOverride, match=f"{target} is given twice"):
+        parse_overrides([f"{target}=10", second.format(target)], SCENARIOS)
 
 
 OVERRIDES = {"inactivity": {"params": {"days": 10}}}
