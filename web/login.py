@@ -15,7 +15,7 @@ from web.json_body import read_body
 from web.login_attempts import LoginAttempts
 from web.openapi import for_browsers
 from web.pages import protect_page
-from web.sessions import operator_user
+from web.sessions import new_session
 
 # A token, its form's token and their names.
 MAX_FORM_BYTES = 4 * 1024
@@ -52,7 +52,7 @@ def login_blueprint(operator: Operator, forms: FormTokens) -> Blueprint:
             count_refusal()
             return await show_form(401, "That is not the operator token.")
         attempts.forget()
-        login_user(operator_user())
+        login_user(new_session())
         return _see_other(HOME)
 
     @blueprint.post("/logout")

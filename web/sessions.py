@@ -1,31 +1,56 @@
-"""This file is the operator's session: a signed cookie, by quart-auth, and nothing on the server.
+"""This file is the operator's session: a signed cookie, by quart-auth, and on the server only which are over.
 
-Its key is derived from the operator token, so a new token ends every session. quart-auth (0.12) awaits
-nothing of asyncio's, so it serves Quart-Trio as it is.
+Its key is derived from the operator token, so a new token ends every session. Logging out ends one, also for
+whoever kept its cookie, but in this process alone and until it ends: a restart forgets who logged out, and a
+kept cookie opens again for what is left of its twelve hours. quart-auth (0.12) awaits nothing of asyncio's,
+so it serves Quart-Trio as it is.
 """
 
 from __future__ import annotations
 
 import hmac
+import secrets
 import warnings
 
 from pydantic import SecretStr
-from quart import Response
+from quart import Quart, Response
 from quart_auth import AuthUser, QuartAuth
 from quart_trio import QuartTrio
 
 from engine import Settings, is_loopback
-
-# Who is in a session. There is one operator.
-OPERATOR = "operator"
 
 # Seconds after which to log in again: a working day.
 SESSION_LASTS = 12 * 3600
 
 SESSION_COOKIE = "scheduler_session"
 
+# Sessions that are remembered to have ended, the latest: 0.1 MB. Only whoever has the token can end one, and
+# nobody logs out a thousand times in twelve hours.
+ENDED_AT_MOST = 1_000
+
 
 class _Sessions(QuartAuth):
+    """Each has an id of its own. Those that have ended are refused."""
+
+    # Their ids, in the order in which they ended.
+    _ended: dict[str, None]
+
+    def init_app(self, app: Quart) -> None:
+        super().init_app(app)
+        self._ended = {}
+
+    def load_cookie(self) -> str | None:
+        session_id = super().load_cookie()
+        return None if session_id in self._ended else session_id
+
+    def logout_user(self) -> None:
+        session_id = self.load_user().auth_id
+        if session_id is not None:
+            self._ended[session_id] = None
+            if len(self._ended) > ENDED_AT_MOST:
+                del self._ended[next(iter(self._ended))]
+        super().logout_user()
+
     async def after_request(self, response: Response) -> Response:
         # Behind a proxy that ends TLS every request is plain http, about which it would warn.
         with warnings.catch_warnings():
@@ -60,5 +85,6 @@ def use_sessions(app: QuartTrio, token: SecretStr, settings: Settings) -> None:
     )
 
 
-def operator_user() -> AuthUser:
-    return AuthUser(OPERATOR)
+def new_session() -> AuthUser:
+    """The operator, who is the only user, in a session that is told from any other by its id."""
+    return AuthUser(secrets.token_hex(16))

@@ -141,6 +141,38 @@ async def test_logging_out_ends_the_session(client: Client) -> None:
     assert (await client.get("/runs")).status_code == 401
 
 
+async def test_a_cookie_that_was_kept_opens_nothing_once_its_session_was_logged_out(
+    scheduler: FakeScheduler,
+) -> None:
+    app = create_app(scheduler, make_settings())
+    leaving, staying, keeper = app.test_client(), app.test_client(), app.test_client(use_cookies=False)
+    cookie = cookies_of(await post_login(leaving))["scheduler_session"].partition(";")[0]
+    await log_in(staying)
+    assert (await keeper.get("/runs", headers={"Cookie": cookie})).status_code == 200
+    await leaving.post("/logout", form={"form_token": await form_token(leaving, "/dashboard")})
+    for path in ("/runs", "/dashboard/overview", "/dashboard/events", "/metrics"):
+        response = await keeper.get(path, headers={"Cookie": cookie})
+        await assert_refused(response, 401, "unauthorized")
+    assert (await keeper.get("/dashboard", headers={"Cookie": cookie})).headers["Location"] == "/login"
+    assert (await staying.get("/runs")).status_code == 200
+    await log_in(leaving)
+    assert (await leaving.get("/runs")).status_code == 200
+
+
+async def test_no_more_ended_sessions_are_remembered_than_is_said(
+    scheduler: FakeScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.sessions.ENDED_AT_MOST", 2)
+    app = create_app(scheduler, make_settings())
+    client, keeper = app.test_client(), app.test_client(use_cookies=False)
+    cookies = []
+    for _ in range(3):
+        cookies.append(cookies_of(await post_login(client))["scheduler_session"].partition(";")[0])
+        await client.post("/logout", form={"form_token": await form_token(client, "/dashboard")})
+    statuses = [(await keeper.get("/runs", headers={"Cookie": cookie})).status_code for cookie in cookies]
+    assert statuses == [200, 401, 401]
+
+
 async def test_a_new_operator_token_ends_every_session(scheduler: FakeScheduler) -> None:
     client = create_app(scheduler, make_settings()).test_client(use_cookies=False)
     sessions = create_app(scheduler, make_settings()).test_client()
