@@ -1,8 +1,13 @@
 """This file is how often somebody may try to log in: at will at first, then less and less often.
 
-A token of 32 characters is not guessed; this is for one that somebody made up. It counts for the whole
-process and not by address: behind a proxy all have the same, and so its memory is two numbers. A stranger can
-keep the operator from the form with it, for LONGEST_PAUSE at a time, but not from the token as a bearer.
+A token of 32 characters, the least that the settings take, is not guessed; this is for one that somebody made
+up. It counts for the whole process and not by address: behind a proxy all have the same, and so its memory is
+two numbers. A stranger can keep the operator from the form with it, for LONGEST_PAUSE at a time, but not from
+the token as a bearer.
+
+For that reason the form alone is limited. Wrong bearers are refused as fast as they come, and logged; if they
+counted here, a stranger could lock out whoever sends the right one. Against guessing those, the length of the
+token is the defence.
 """
 
 from __future__ import annotations

@@ -348,3 +348,11 @@ async def test_a_form_that_is_not_ours_is_not_a_try(client: Client, autojump_clo
     for _ in range(20):
         await client.post("/login", form={"token": "wrong"})
     await log_in(client)
+
+
+async def test_no_stranger_can_lock_out_the_right_bearer(client: Client, autojump_clock: MockClock) -> None:
+    for _ in range(50):
+        assert (await client.get("/runs", headers={"Authorization": "Bearer wrong"})).status_code == 401
+        await post_login(client, token="wrong")
+    assert (await post_login(client)).status_code == 429
+    assert (await client.get("/runs", headers={"Authorization": f"Bearer {TOKEN}"})).status_code == 200
