@@ -31,8 +31,12 @@ class FormTokens:
         return nonce, self._sign(nonce, purpose)
 
     def remember(self, response: Response, nonce: str) -> None:
-        """Have the browser send it back, to this service alone and only from its own pages."""
-        response.set_cookie(NONCE_COOKIE, nonce, httponly=True, samesite="Strict", secure=self._secure)
+        """Have the browser send it back, to this service alone.
+
+        SameSite is Lax and not Strict: whoever follows a link from another site would come without it, be
+        given another, and the forms of pages that are open already would be good no more.
+        """
+        response.set_cookie(NONCE_COOKIE, nonce, httponly=True, samesite="Lax", secure=self._secure)
 
     def is_ours(self, given: str, purpose: str) -> bool:
         """Whether the form at hand came from a page of ours, shown in the browser that sends it."""

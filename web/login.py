@@ -8,7 +8,6 @@ from urllib.parse import parse_qs
 from quart import Blueprint, Response, redirect, render_template
 from quart_auth import login_user, logout_user
 
-from web.answers import Refused
 from web.auth import Operator, count_refusal
 from web.csrf import FIELD, FormTokens
 from web.json_body import read_body
@@ -60,7 +59,8 @@ def login_blueprint(operator: Operator, forms: FormTokens) -> Blueprint:
     async def post_logout() -> Response:
         form = await _read_form()
         if not forms.is_ours(form.get(FIELD, ""), "logout"):
-            raise Refused(403, "foreign_form", "The form is not one of ours; reload the dashboard.")
+            # To a page with a form that is good, if somebody is there to see it.
+            return _see_other(HOME if await operator.has_session() else ENTRANCE)
         logout_user()
         return _see_other(ENTRANCE)
 

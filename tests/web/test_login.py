@@ -249,16 +249,44 @@ async def test_a_form_that_is_not_ours_does_nothing(
         "not ASCII": {"form_token": "é" * 64},
     }[given]
     response = await client.post(path, form={"token": TOKEN} | fields)
-    assert response.status_code == 403
+    if path == "/login":
+        assert response.status_code == 403
+    else:
+        assert (response.status_code, response.headers["Location"]) == (303, "/dashboard")
     assert "scheduler_session" not in cookies_of(response)
     assert (await client.get("/runs")).status_code == 200
 
 
 async def test_a_form_without_its_cookie_does_nothing(client: Client, scheduler: FakeScheduler) -> None:
-    """As when another site posts it: the cookie is SameSite=Strict."""
+    """As when another site posts it: the cookie is SameSite=Lax."""
     token = await form_token(client)
     without = create_app(scheduler, make_settings()).test_client(use_cookies=False)
     assert (await without.post("/login", form={"form_token": token, "token": TOKEN})).status_code == 403
+
+
+async def test_a_logout_without_session_or_form_leads_to_the_entrance(client: Client) -> None:
+    response = await client.post("/logout")
+    assert (response.status_code, response.headers["Location"]) == (303, "/login")
+
+
+async def test_a_visit_from_another_site_leaves_the_forms_of_open_pages_good(
+    scheduler: FakeScheduler,
+) -> None:
+    app = create_app(scheduler, make_settings())
+    tab = app.test_client()
+    cookies = cookies_of(await tab.get("/login")) | cookies_of(await post_login(tab))
+    token = await form_token(tab, "/dashboard")
+
+    def header(of: dict[str, str]) -> dict[str, str]:
+        return {"Cookie": "; ".join(line.partition(";")[0] for line in of.values())}
+
+    # A browser that follows a link brings along what is Lax, and keeps what it is given.
+    browser = app.test_client(use_cookies=False)
+    brought = {name: line for name, line in cookies.items() if "SameSite=Lax" in line}
+    cookies |= cookies_of(await browser.get("/dashboard", headers=header(brought)))
+    response = await browser.post("/logout", form={"form_token": token}, headers=header(cookies))
+    assert (response.status_code, response.headers["Location"]) == (303, "/login")
+    assert (await browser.get("/runs", headers=header(cookies))).status_code == 401
 
 
 async def test_a_planted_nonce_is_of_no_use_without_its_signature(scheduler: FakeScheduler) -> None:

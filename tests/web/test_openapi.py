@@ -170,7 +170,7 @@ async def test_what_reading_a_body_refuses_is_documented_wherever_one_is_read(ap
 async def test_what_refuses_is_a_file_of_a_route_or_known_here() -> None:
     refusing = {file.name for file in FOLDER.rglob("*.py") if refusals_in(file)}
     routes_of_programs = {"runs.py", "explain.py", "trigger_engine.py", "health.py"}
-    routes_of_browsers = {"events.py", "login.py", "pages.py"}
+    routes_of_browsers = {"events.py", "pages.py"}
     below = {"answers.py", "auth.py", "json_body.py"}
     assert refusing == routes_of_programs | routes_of_browsers | below
 
