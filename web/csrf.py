@@ -1,7 +1,10 @@
 """This file is what tells our own forms from those of other sites: a nonce in a cookie, signed in the form.
 
-Another site can have a browser send the cookie, but can neither read it nor sign it; and a cookie that it
-planted, by way of a neighbouring host, is of no use to it without the signature.
+Another site can have a browser send the cookie, but can neither read it nor sign it. A neighbouring host may
+plant a cookie of its own, and have it signed for `login`: anyone may open that page. What it can then have a
+browser send is an operator token, which it would have to know, or wrong ones, which cost a pause at the form.
+A form to log out is signed only for who is logged in. Where the cookie is for https its name begins with
+`__Host-`, and browsers let nobody but this host set it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import secrets
 
 from quart import Response, request
 
-NONCE_COOKIE = "scheduler_form"
+# Over plain http, and over https: browsers take the prefix with Secure alone.
+NONCE_COOKIE, SECURE_NONCE_COOKIE = "scheduler_form", "__Host-scheduler_form"
 
 # The name of the hidden field.
 FIELD = "form_token"
@@ -24,10 +28,11 @@ class FormTokens:
     def __init__(self, key: bytes, *, secure: bool) -> None:
         self._key = key
         self._secure = secure
+        self._cookie = SECURE_NONCE_COOKIE if secure else NONCE_COOKIE
 
     def issue(self, purpose: str) -> tuple[str, str]:
         """The browser's nonce, a new one if it has none, and the token for the form."""
-        nonce = _nonce_of_request() or secrets.token_hex(16)
+        nonce = self._nonce_of_request() or secrets.token_hex(16)
         return nonce, self._sign(nonce, purpose)
 
     def remember(self, response: Response, nonce: str) -> None:
@@ -36,18 +41,17 @@ class FormTokens:
         SameSite is Lax and not Strict: whoever follows a link from another site would come without it, be
         given another, and the forms of pages that are open already would be good no more.
         """
-        response.set_cookie(NONCE_COOKIE, nonce, httponly=True, samesite="Lax", secure=self._secure)
+        response.set_cookie(self._cookie, nonce, path="/", httponly=True, samesite="Lax", secure=self._secure)
 
     def is_ours(self, given: str, purpose: str) -> bool:
         """Whether the form at hand came from a page of ours, shown in the browser that sends it."""
         # Without a nonce there is nothing that was ever signed, since `issue` makes one.
-        expected = self._sign(_nonce_of_request() or "", purpose)
+        expected = self._sign(self._nonce_of_request() or "", purpose)
         return hmac.compare_digest(given.encode(), expected.encode())
 
     def _sign(self, nonce: str, purpose: str) -> str:
         return hmac.new(self._key, f"{purpose} {nonce}".encode(), "sha256").hexdigest()
 
-
-def _nonce_of_request() -> str | None:
-    nonce = request.cookies.get(NONCE_COOKIE, "")
-    return nonce if re.fullmatch(r"[0-9a-f]{32}", nonce) else None
+    def _nonce_of_request(self) -> str | None:
+        nonce = request.cookies.get(self._cookie, "")
+        return nonce if re.fullmatch(r"[0-9a-f]{32}", nonce) else None

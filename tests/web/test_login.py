@@ -111,8 +111,12 @@ async def test_cookies_go_over_tls_only_unless_nobody_else_can_connect(
 ) -> None:
     client = create_app(scheduler, make_settings(bind=bind)).test_client()
     page = await client.get("/login", scheme="https")
-    nonce = cookies_of(page)["scheduler_form"]
+    [(name, nonce)] = cookies_of(page).items()
     assert ("Secure" in nonce) is is_secure
+    # So that no neighbouring host can plant one: without Secure a browser would not take it.
+    assert name == ("__Host-scheduler_form" if is_secure else "scheduler_form")
+    assert "Path=/" in nonce
+    assert "Domain" not in nonce
     token = re.search(r'value="([0-9a-f]{64})"', await page.get_data(as_text=True))
     assert token is not None
     response = await client.post("/login", form={"form_token": token[1], "token": TOKEN}, scheme="https")
@@ -122,7 +126,7 @@ async def test_cookies_go_over_tls_only_unless_nobody_else_can_connect(
 async def test_behind_a_proxy_that_ends_tls_a_login_works_without_a_warning(scheduler: FakeScheduler) -> None:
     client = create_app(scheduler, make_settings(bind="0.0.0.0:8000")).test_client(use_cookies=False)
     page = await client.get("/login")
-    nonce = cookies_of(page)["scheduler_form"].partition(";")[0]
+    nonce = cookies_of(page)["__Host-scheduler_form"].partition(";")[0]
     token = re.search(r'value="([0-9a-f]{64})"', await page.get_data(as_text=True))
     assert token is not None
     response = await client.post(
@@ -269,7 +273,7 @@ async def test_a_logout_without_session_or_form_leads_to_the_entrance(client: Cl
     assert (response.status_code, response.headers["Location"]) == (303, "/login")
 
 
-async def test_a_visit_from_another_site_leaves_the_forms_of_open_pages_good(
+async def test_a_visit_from_another_site_leaves_the_forms_of_open_pages(
     scheduler: FakeScheduler,
 ) -> None:
     app = create_app(scheduler, make_settings())
@@ -287,6 +291,24 @@ async def test_a_visit_from_another_site_leaves_the_forms_of_open_pages_good(
     response = await browser.post("/logout", form={"form_token": token}, headers=header(cookies))
     assert (response.status_code, response.headers["Location"]) == (303, "/login")
     assert (await browser.get("/runs", headers=header(cookies))).status_code == 401
+
+
+async def test_a_nonce_that_a_neighbouring_host_could_plant_is_not_looked_at(
+    scheduler: FakeScheduler,
+) -> None:
+    app = create_app(scheduler, make_settings(bind="0.0.0.0:8000"))
+    stranger, browser = app.test_client(use_cookies=False), app.test_client(use_cookies=False)
+    page = await stranger.get("/login")
+    nonce = cookies_of(page)["__Host-scheduler_form"].partition(";")[0].partition("=")[2]
+    token = re.search(r'value="([0-9a-f]{64})"', await page.get_data(as_text=True))
+    assert token is not None
+    response = await browser.post(
+        "/login",
+        form={"form_token": token[1], "token": TOKEN},
+        headers={"Cookie": f"scheduler_form={nonce}"},
+    )
+    assert response.status_code == 403
+    assert "scheduler_session" not in cookies_of(response)
 
 
 async def test_a_planted_nonce_is_of_no_use_without_its_signature(scheduler: FakeScheduler) -> None:
