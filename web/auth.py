@@ -46,8 +46,8 @@ class Credential:
 
     def opens_with_bearer(self, values: Sequence[str]) -> bool:
         """Whether `Authorization: Bearer …` (RFC 6750) was given exactly once, and rightly."""
-        scheme, _, token = (values[0] if len(values) == 1 else "").partition(" ")
-        return self.opens(token.strip(" ")) and scheme.lower() == "bearer"
+        given = values[0] if len(values) == 1 else ""
+        return self.opens(given.partition(" ")[2].strip(" ")) and _is_bearer(given)
 
 
 class Operator:
@@ -65,9 +65,13 @@ class Operator:
         return self.token.is_set
 
     async def is_asking(self) -> bool:
-        """Whether the request at hand is the operator's. A bearer that is wrong is not made up for."""
-        given = request.headers.getlist("Authorization")
-        return self.token.opens_with_bearer(given) if given else await self.has_session()
+        """Whether the request at hand is the operator's. A bearer that is wrong is not made up for.
+
+        Another scheme is not ours to judge: a proxy that asks for a password of its own passes on `Basic …`.
+        """
+        if has_bearer():
+            return self.token.opens_with_bearer(request.headers.getlist("Authorization"))
+        return await self.has_session()
 
     async def has_session(self) -> bool:
         """Whether the request at hand bears the cookie that a login with this token has set."""
@@ -109,6 +113,16 @@ def unauthorized(scheme: str) -> Response:
         "The credential is missing or wrong.",
         {"WWW-Authenticate": f'{scheme} realm="scenario-scheduler"'},
     )
+
+
+def has_bearer() -> bool:
+    """Whether the request at hand gives a bearer, right or wrong."""
+    return any(_is_bearer(value) for value in request.headers.getlist("Authorization"))
+
+
+def _is_bearer(authorization: str) -> bool:
+    """Whether it is of that scheme, which is written in any case (RFC 9110, 11.1)."""
+    return authorization.partition(" ")[0].lower() == "bearer"
 
 
 def _digest(secret: str) -> bytes:

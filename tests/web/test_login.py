@@ -10,6 +10,7 @@ import pytest
 import trio
 from quart.typing import TestClientProtocol as Client
 from trio.testing import MockClock
+from werkzeug.datastructures import Headers
 
 from tests.web.conftest import KEY, SECRET, TOKEN, FakeScheduler, make_settings
 from tests.web.test_explain import EXPLANATION
@@ -210,6 +211,26 @@ async def test_a_wrong_bearer_is_not_made_up_for_by_a_session(client: Client) ->
     for path in ("/runs", "/dashboard", "/dashboard/overview", "/dashboard/events"):
         response = await client.get(path, headers={"Authorization": "Bearer wrong"})
         await assert_refused(response, 401, "unauthorized")
+
+
+async def test_a_password_that_a_proxy_passes_on_is_not_in_the_way_of_a_session(client: Client) -> None:
+    passed_on = {"Authorization": "Basic b3BlcmF0b3I6cGFzc3dvcmQ="}
+    await assert_refused(await client.get("/runs", headers=passed_on), 401, "unauthorized")
+    await log_in(client)
+    for path in ("/runs", "/dashboard", "/dashboard/overview", "/metrics"):
+        assert (await client.get(path, headers=passed_on)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["bearer wrong"], ["Bearer"], ["Basic eA==", "Bearer wrong"], ["Basic eA==", f"Bearer {TOKEN}"]],
+)
+async def test_a_bearer_decides_however_it_is_written_and_beside_whatever(
+    given: list[str], client: Client
+) -> None:
+    await log_in(client)
+    response = await client.get("/runs", headers=Headers([("Authorization", value) for value in given]))
+    await assert_refused(response, 401, "unauthorized")
 
 
 async def test_a_session_is_neither_the_tick_nor_the_trigger_engine(
