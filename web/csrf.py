@@ -49,6 +49,14 @@ class FormTokens:
         expected = self._sign(self._nonce_of_request() or "", purpose)
         return hmac.compare_digest(given.encode(), expected.encode())
 
+    def is_cookie_kept_back(self) -> bool:
+        """Whether the browser at hand has no cookie to send because it is for https, and this is not.
+
+        What a proxy says of the scheme is believed: it decides about no more than what a person is told.
+        """
+        is_https = request.is_secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+        return self._secure and not is_https and self._nonce_of_request() is None
+
     def _sign(self, nonce: str, purpose: str) -> str:
         return hmac.new(self._key, f"{purpose} {nonce}".encode(), "sha256").hexdigest()
 

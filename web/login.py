@@ -22,6 +22,9 @@ MAX_FORM_BYTES = 4 * 1024
 # Where to go from here, whatever a request says.
 HOME, ENTRANCE = "/dashboard", "/login"
 
+_STALE = "That form was too old, or not from here. Please try again."
+_NEEDS_HTTPS = "Your browser did not send the cookie back: this page needs https."
+
 
 def login_blueprint(operator: Operator, forms: FormTokens) -> Blueprint:
     blueprint = Blueprint("login", __name__, template_folder="templates")
@@ -40,7 +43,7 @@ def login_blueprint(operator: Operator, forms: FormTokens) -> Blueprint:
     async def post_login() -> Response:
         form = await _read_form()
         if not forms.is_ours(form.get(FIELD, ""), "login"):
-            return await show_form(403, "That form was too old, or not from here. Please try again.")
+            return await show_form(403, _NEEDS_HTTPS if forms.is_cookie_kept_back() else _STALE)
         if pause := attempts.pause_left():
             seconds = math.ceil(pause)
             page = await show_form(429, f"Too many wrong tokens. Please try again in {seconds} s.")

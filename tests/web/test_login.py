@@ -136,6 +136,27 @@ async def test_behind_a_proxy_that_ends_tls_a_login_works_without_a_warning(sche
     assert response.status_code == 303
 
 
+@pytest.mark.parametrize(
+    ("bind", "scheme", "headers", "said"),
+    [
+        ("0.0.0.0:8000", "http", {}, "this page needs https"),
+        ("0.0.0.0:8000", "http", {"X-Forwarded-Proto": "http"}, "this page needs https"),
+        ("0.0.0.0:8000", "http", {"X-Forwarded-Proto": "https"}, "too old"),
+        ("0.0.0.0:8000", "http", {"Cookie": f"__Host-scheduler_form={'0' * 32}"}, "too old"),
+        ("0.0.0.0:8000", "https", {}, "too old"),
+        ("127.0.0.1:8000", "http", {}, "too old"),
+    ],
+)
+async def test_a_login_without_its_cookie_over_plain_http_says_that_https_is_needed(
+    bind: str, scheme: str, headers: dict[str, str], said: str, scheduler: FakeScheduler
+) -> None:
+    client = create_app(scheduler, make_settings(bind=bind)).test_client(use_cookies=False)
+    fields = {"form_token": await form_token(client), "token": TOKEN}
+    response = await client.post("/login", form=fields, headers=headers, scheme=scheme)
+    assert response.status_code == 403
+    assert said in await response.get_data(as_text=True)
+
+
 # --- A session ends ---
 
 
