@@ -1,4 +1,4 @@
-"""This file mends what Hypercorn (0.18) and Quart-Trio (0.12) do at the end of a connection.
+"""This file mends what Hypercorn (0.18) and Quart-Trio (0.12) do at the end of a request or its connection.
 
 Each was found by doing it to the served application; tests/end_to_end/test_wire.py does it again.
 
@@ -9,9 +9,15 @@ Each was found by doing it to the served application; tests/end_to_end/test_wire
   socket. The error left the connection and ended the whole server.
 - A caller who reads nothing held up the sending task, shielded and without a bound, and so the end of the
   process.
+- Nothing was called at the end of a request that is cut before its answer begins: a generator that was never
+  begun runs no `finally`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from contextvars import ContextVar
 
 import hypercorn.trio.run
 import trio
@@ -23,9 +29,16 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 # Seconds that a caller may take nothing of an answer, which is a few hundred bytes.
 STALLED_TIMEOUT = 5.0
 
+_at_end: ContextVar[ExitStack] = ContextVar("at_end_of_request")
+
+
+def at_end_of_request(callback: Callable[[], object]) -> None:
+    """Have it called when the request at hand is over: answered, answered in part, or cut before that."""
+    _at_end.get().callback(callback)
+
 
 class HTTPConnection(TrioASGIHTTPConnection):
-    """Quart-Trio's, in which the sending of an answer's last part is not cut by what it causes."""
+    """Quart-Trio's, with an end of each request, and no answer's last part cut by what it causes."""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         async def send_whole(event: ASGISendEvent) -> None:
@@ -33,7 +46,9 @@ class HTTPConnection(TrioASGIHTTPConnection):
             with trio.CancelScope(shield=is_last):
                 await send(event)
 
-        await super().__call__(receive, send_whole)
+        with ExitStack() as at_end:
+            _at_end.set(at_end)  # for the tasks that are begun below, and the routes in them
+            await super().__call__(receive, send_whole)
 
 
 class BoundedTCPServer(TCPServer):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 
 import trio
 from quart import Blueprint, Response
@@ -17,6 +18,7 @@ from quart import Blueprint, Response
 from engine import Scheduler, Settings
 from web.answers import refusal
 from web.auth import Operator
+from web.connection import at_end_of_request
 from web.openapi import for_browsers
 from web.watch import Sight, Watch
 
@@ -44,15 +46,19 @@ def events_blueprint(scheduler: Scheduler, settings: Settings, operator: Operato
     @blueprint.get("/dashboard/events")
     @for_browsers
     async def get_events() -> Response:
-        if places.available_tokens == 0:
+        place = object()
+        try:
+            places.acquire_on_behalf_of_nowait(place)
+        except trio.WouldBlock:
             return refusal(
                 503,
                 "too_many_streams",
                 f"{STREAMS_AT_ONCE} pages are open already; close one.",
                 {"Retry-After": str(RETRY_AFTER)},
             )
+        at_end_of_request(partial(places.release_on_behalf_of, place))
         response = Response(
-            _stream(scheduler, watch, places, settings.platform_limit), content_type="text/event-stream"
+            _stream(scheduler, watch, settings.platform_limit), content_type="text/event-stream"
         )
         response.timeout = None
         return response
@@ -60,37 +66,24 @@ def events_blueprint(scheduler: Scheduler, settings: Settings, operator: Operato
     return blueprint
 
 
-async def _stream(
-    scheduler: Scheduler, watch: Watch, places: trio.CapacityLimiter, lasts: float
-) -> AsyncIterator[bytes]:
-    """Sights as they change. `lasts` in seconds.
-
-    The place is taken here and not in the route: a generator that was never begun has nothing to give back.
-    """
-    place = object()
-    try:
-        places.acquire_on_behalf_of_nowait(place)
-    except trio.WouldBlock:
-        return
-    try:
-        yield f"retry: {COME_BACK_AFTER}\n\n".encode()
-        ends_at = trio.current_time() + lasts
-        said: Sight | None = None
-        said_at = trio.current_time()
-        while trio.current_time() < ends_at and not scheduler.is_draining:
-            sight = await watch.look()
-            if sight != said:
-                said, said_at = sight, trio.current_time()
-                yield _event(sight)
-            elif trio.current_time() >= said_at + KEEP_ALIVE:
-                said_at = trio.current_time()
-                yield b": nothing new\n\n"
-            with trio.move_on_after(PERIOD):
-                await scheduler.wait_until_draining()
-        if scheduler.is_draining:
-            yield _event(Sight("draining"))
-    finally:
-        places.release_on_behalf_of(place)
+async def _stream(scheduler: Scheduler, watch: Watch, lasts: float) -> AsyncIterator[bytes]:
+    """Sights as they change. `lasts` in seconds."""
+    yield f"retry: {COME_BACK_AFTER}\n\n".encode()
+    ends_at = trio.current_time() + lasts
+    said: Sight | None = None
+    said_at = trio.current_time()
+    while trio.current_time() < ends_at and not scheduler.is_draining:
+        sight = await watch.look()
+        if sight != said:
+            said, said_at = sight, trio.current_time()
+            yield _event(sight)
+        elif trio.current_time() >= said_at + KEEP_ALIVE:
+            said_at = trio.current_time()
+            yield b": nothing new\n\n"
+        with trio.move_on_after(PERIOD):
+            await scheduler.wait_until_draining()
+    if scheduler.is_draining:
+        yield _event(Sight("draining"))
 
 
 def _event(sight: Sight) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 from quart.typing import TestClientProtocol as Client
+from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine import DatabaseUnavailable, RunRecord
@@ -239,6 +240,62 @@ async def test_streams_are_bounded_and_whoever_comes_too_late_is_told(
         scheduler.drain()
     async with open_stream(client):
         pass
+
+
+async def call(app: QuartTrio, sent: list[Any]) -> None:
+    """Ask as a server does, which takes its time to send each part."""
+
+    async def send(event: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        sent.append(event)
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "asgi": {"spec_version": "2.3"},
+        "method": "GET",
+        "scheme": "http",
+        "path": "/dashboard/events",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"authorization", OPERATOR["Authorization"].encode())],
+        "extensions": {},
+    }
+    await app(scope, trio.sleep_forever, send)
+
+
+async def test_however_many_come_at_once_no_more_are_let_in_than_there_are_places(
+    scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    app = create_app(scheduler, make_settings())
+    answers: list[list[Any]] = [[] for _ in range(STREAMS_AT_ONCE + 5)]
+    async with trio.open_nursery() as nursery:
+        for sent in answers:
+            nursery.start_soon(call, app, sent)
+    statuses = [sent[0]["status"] for sent in answers]
+    assert sorted(statuses) == [200] * STREAMS_AT_ONCE + [503] * 5
+
+
+async def test_a_browser_that_hangs_up_at_any_moment_gives_its_place_back(
+    scheduler: FakeScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before its stream has begun, which then never ends either."""
+    monkeypatch.setattr("web.events.STREAMS_AT_ONCE", 1)
+    app = create_app(scheduler, make_settings())
+    steps = 0
+    sent: list[Any] = []
+    while len(sent) < 3:
+        async with trio.open_nursery() as nursery:
+            sent = []
+            nursery.start_soon(call, app, sent)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        steps += 1
+        assert steps < 200
+        assert not sent or sent[0]["status"] == 200
+    scheduler.drain()
+    assert (await app.test_client().get("/dashboard/events", headers=OPERATOR)).status_code == 200
 
 
 async def test_however_many_look_the_ledger_is_asked_once_a_second(
