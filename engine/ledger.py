@@ -7,7 +7,7 @@ whose row was taken from it learns so, and writes nothing more.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -46,10 +46,14 @@ class Verdict(StrEnum):
 
 
 class Ledger:
-    """`scheduler.runs`. Every method raises DatabaseUnavailable and StatementFailed."""
+    """`scheduler.runs`. Every method raises DatabaseUnavailable and StatementFailed.
 
-    def __init__(self, database: Database) -> None:
+    `on_take_over` is called when a run was found to be abandoned, whether or not another then began.
+    """
+
+    def __init__(self, database: Database, on_take_over: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._on_take_over = on_take_over
 
     async def begin_run(
         self, run_id: UUID, scenario_types: Sequence[str] | None, hard_deadline: float
@@ -61,6 +65,8 @@ class Ledger:
         **Cancellation:** whether the run was begun is not known; its row is taken over once LEASE is over.
         """
         [row] = await self._database.fetch(_BEGIN_RUN, run_id, scenario_types, hard_deadline, LEASE)
+        if row["abandoned_id"] is not None:
+            self._on_take_over()
         if not row["is_begun"]:
             left = hard_deadline if row["retry_after"] is None else row["retry_after"]
             raise RunInProgress(

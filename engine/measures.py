@@ -34,12 +34,14 @@ OTHER = "_other"
 class Totals:
     """Of all runs, none of them ever goes down. Of dry ones only `invocations`: they too are a load.
 
+    `abandoned` are runs of whichever process, from which one of this process took the lease over.
     Mentors: `evaluated`, `errors` by class, and `unprocessed`, which is known of a run when it has ended.
     Notifications: `dispatched` and `suppressed`, by scenario type. `durations` of ended runs, and those of
     `invocations`, in seconds.
     """
 
     runs: Counter[Verdict] = field(default_factory=Counter)
+    abandoned: int = 0
     durations: Histogram = field(default_factory=lambda: Histogram(RUN_BOUNDS))
     evaluated: int = 0
     unprocessed: int = 0
@@ -77,6 +79,10 @@ class Measures:
         finally:
             self._under_way.remove(run)
             self._add(self._ended, run)
+
+    def count_abandoned(self) -> None:
+        """A run was found whose process had been killed, or cut off from the database."""
+        self._ended.abandoned += 1
 
     def totals(self) -> Totals:
         """At this moment, those of the runs under way included."""

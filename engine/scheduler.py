@@ -107,7 +107,7 @@ class Scheduler:
         self._trigger_engine = trigger_engine
         self.built_in = built_in
         self._runs = runs
-        self._ledger = Ledger(database)
+        self._ledger = Ledger(database, self.measures.count_abandoned)
         self._under_way: list[StartedRun] = []
         self._beginning: list[trio.Event] = []
         self._latest: StartedRun | None = None

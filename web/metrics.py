@@ -100,9 +100,10 @@ class SchedulerCollector(Collector):
     def _of_runs(self, totals: Totals) -> Iterator[Metric]:
         yield _counter(
             "scheduler_runs",
-            "Ended runs of this process, by verdict; dry runs are counted nowhere but as invocations.",
+            "Ended runs of this process, by verdict, and abandoned ones of any whose lease it took over; dry "
+            "runs are counted nowhere but as invocations.",
             "verdict",
-            {str(verdict): totals.runs[verdict] for verdict in Verdict},
+            {str(verdict): totals.runs[verdict] for verdict in Verdict} | {"abandoned": totals.abandoned},
         )
         yield _histogram("scheduler_run_duration_seconds", "How long runs took.", totals.durations)
         yield _counter(

@@ -266,6 +266,20 @@ async def test_a_run_without_a_heartbeat_for_the_lease_is_abandoned_and_taken_ov
     assert rows[0]["finished_at"] is None
 
 
+async def test_a_take_over_is_told_of_once_and_no_other_beginning_is(world: World) -> None:
+    told: list[str] = []
+    ledger = Ledger(world.database, lambda: told.append("a run was abandoned"))
+    await begin(ledger)
+    with pytest.raises(RunInProgress):
+        await begin(ledger)
+    assert told == []
+    await world.pass_time(LEASE + 0.1)
+    await begin(ledger)
+    with pytest.raises(RunInProgress):
+        await begin(ledger)
+    assert told == ["a run was abandoned"]
+
+
 async def test_a_run_whose_lease_was_lost_writes_nothing_more(ledger: Ledger, world: World) -> None:
     frozen, _ = await begin(ledger)
     await beat(ledger, frozen, mark=40)

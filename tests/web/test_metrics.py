@@ -19,7 +19,9 @@ from quart.typing import TestClientProtocol as Client
 from trio.testing import MockClock
 
 from engine import DatabaseUnavailable, Freshness, RunRequest, Scheduler, StatementFailed, Summary
-from engine.errors import InvocationFailed, RunFailed
+from engine.errors import InvocationFailed, RunFailed, RunInProgress
+from engine.ledger import LEASE
+from engine.run_id import new_run_id
 from engine.trigger.protocol import Evaluation
 from tests.engine.test_scheduler import OVER_HTTP, open_model, run_to_its_end
 from tests.exposition import Series, complaints, parse, types
@@ -179,7 +181,7 @@ async def test_before_the_first_run_every_series_of_fixed_words_is_there_at_zero
     """A counter that appears with its first event has no increase that an alert could see."""
     series = await scrape(client)
     assert by_label(series, "scheduler_runs_total") == dict.fromkeys(
-        ['{verdict="completed"}', '{verdict="partial"}', '{verdict="failed"}'], 0
+        ['{verdict="completed"}', '{verdict="partial"}', '{verdict="failed"}', '{verdict="abandoned"}'], 0
     )
     assert by_label(series, "scheduler_mentors_total") == dict.fromkeys(
         ['{result="evaluated"}', '{result="error"}', '{result="unprocessed"}'], 0
@@ -323,6 +325,7 @@ async def test_a_run_that_a_bug_ended_is_failed_with_what_it_had_counted(autojum
         '{verdict="completed"}': 0,
         '{verdict="partial"}': 0,
         '{verdict="failed"}': 1,
+        '{verdict="abandoned"}': 0,
     }
     mentors = by_label(series, "scheduler_mentors_total")
     assert 50 <= mentors['{result="evaluated"}'] < 60
@@ -330,6 +333,29 @@ async def test_a_run_that_a_bug_ended_is_failed_with_what_it_had_counted(autojum
     assert sum(by_label(series, "scheduler_notifications_total").values()) == mentors['{result="evaluated"}']
     assert series["scheduler_run_duration_seconds_count"] == 1
     assert_at_rest(series)
+
+
+@pytest.mark.parametrize("age", [LEASE - 1, LEASE + 1])
+async def test_a_run_that_was_killed_is_counted_by_whoever_takes_its_lease_over(
+    age: float, autojump_clock: MockClock
+) -> None:
+    database = ModelDatabase(ids(10))
+    async with open_world(database, FakeTriggerEngine()) as (scheduler, client):
+        database._begin_run(new_run_id(), None, 28.0, LEASE)
+        await trio.sleep(age)
+        is_over = age > LEASE
+        if is_over:
+            await run_to_its_end(scheduler)
+        else:
+            with pytest.raises(RunInProgress):
+                await scheduler.start(RunRequest())
+        series = await scrape(client)
+    assert by_label(series, "scheduler_runs_total") == {
+        '{verdict="completed"}': int(is_over),
+        '{verdict="partial"}': 0,
+        '{verdict="failed"}': 0,
+        '{verdict="abandoned"}': int(is_over),
+    }
 
 
 async def test_a_dry_run_is_counted_as_invocations_alone(autojump_clock: MockClock) -> None:
