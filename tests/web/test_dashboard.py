@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from typing import NoReturn
 from uuid import UUID
 
 import pytest
@@ -16,7 +18,9 @@ from tests.web import states
 from tests.web.conftest import TOKEN, FakeScheduler, make_settings
 from tests.web.test_run import assert_refused
 from web.app import create_app
+from web.dashboard import DATABASE_PATIENCE
 from web.pages import CONTENT_SECURITY_POLICY
+from web.watch import LEDGER_LASTS, LOOK_LASTS
 
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -243,3 +247,67 @@ async def test_the_ledger_is_read_once_a_second_however_many_look(
     await trio.sleep(1)
     await show(client)
     assert (scheduler.overviews, len(scheduler.listings)) == (2, 2)
+
+
+# --- A run that is over within a second, and a Postgres that hangs ---
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "of another process"])
+async def test_a_run_that_is_over_within_a_second_is_shown_as_ended(
+    is_ours: bool, client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    """The page asks when the run begins and when it ends, and then not for a quarter of a minute."""
+    states.live(scheduler)
+    if not is_ours:
+        scheduler.live_run = None
+    assert "under way, begun" in await show(client, "/dashboard/overview")
+    scheduler.live_run = None
+    scheduler.records[0] = states.record(60, states.NOW, seconds=0.6)
+    await trio.sleep(LOOK_LASTS if is_ours else LEDGER_LASTS + LOOK_LASTS)
+    page = await show(client, "/dashboard/overview")
+    assert "under way" not in page
+    assert '<g class="bar running"' not in page
+
+
+async def hang(**how: object) -> NoReturn:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("hanging", [["list_runs"], ["read_overview"], ["list_runs", "read_overview"]])
+async def test_a_page_over_a_postgres_that_hangs_comes_in_time_and_says_so(
+    hanging: list[str],
+    client: Client,
+    scheduler: FakeScheduler,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    states.good(scheduler)
+    await show(client)
+    for question in hanging:
+        monkeypatch.setattr(scheduler, question, hang)
+    await trio.sleep(60)
+    began = trio.current_time()
+    page = await show(client, status=503)
+    assert trio.current_time() - began == DATABASE_PATIENCE
+    assert "The ledger can&#39;t be read" in page
+    assert "Postgres does not answer within 2.5 s" in page
+    assert "What is shown below was known 62 s ago." in page
+    assert page.count('<g class="bar ') == 60
+
+
+async def test_a_run_of_this_process_is_shown_also_while_postgres_hangs(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states.live(scheduler)
+    for question in ("list_runs", "read_overview", "count_mentors"):
+        monkeypatch.setattr(scheduler, question, hang)
+    assert "5,412 mentors so far" in await show(client, status=503)
+
+
+async def test_a_database_that_was_found_away_is_not_asked_again_for_the_charts(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    states.away(scheduler)
+    assert "check DATABASE_URL" in await show(client, status=503)
+    assert (len(scheduler.listings), scheduler.overviews) == (1, 0)
