@@ -26,11 +26,11 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 # Seconds that what was read is good for, however many pages are open.
 OVERVIEW_LASTS = 1.0
 
-# Seconds that a page waits for the database, whatever it asks: a person waits no longer. More than the mentors
-# may take to be counted (web/watch.py), so that a run of this process is shown while Postgres hangs.
+# Seconds that a page waits for the database, whatever it asks: a person waits no longer. More than the
+# mentors may take to be counted (web/watch.py), so that a run of this process is shown while Postgres hangs.
 DATABASE_PATIENCE = 2.5
 
-NO_ANSWER = f"Postgres does not answer within {DATABASE_PATIENCE:g} s; check that it is not overloaded or locked."
+NO_ANSWER = f"Postgres does not answer within {DATABASE_PATIENCE:g} s; see what it is busy with."
 
 
 class Memory:

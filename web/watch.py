@@ -14,7 +14,15 @@ from uuid import UUID
 
 import trio
 
-from engine import DatabaseUnavailable, LiveRun, RunRecord, Scheduler, SchedulerError, Settings, live_run_elsewhere
+from engine import (
+    DatabaseUnavailable,
+    LiveRun,
+    RunRecord,
+    Scheduler,
+    SchedulerError,
+    Settings,
+    live_run_elsewhere,
+)
 from web.cached import Cached
 from web.wording import span
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NoReturn
 from uuid import UUID
 
@@ -20,7 +19,7 @@ from tests.web.test_run import assert_refused
 from web.app import create_app
 from web.dashboard import DATABASE_PATIENCE
 from web.pages import CONTENT_SECURITY_POLICY
-from web.watch import LEDGER_LASTS, LOOK_LASTS
+from web.watch import LOOK_LASTS
 
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -159,6 +158,14 @@ async def test_partial_runs_are_marked_and_what_to_change_is_said(
     assert "cron install --per-scenario" in page
 
 
+async def test_a_run_that_found_nobody_is_not_called_good(client: Client, scheduler: FakeScheduler) -> None:
+    states.nobody(scheduler)
+    page = await show(client)
+    assert '<section class="headline warn"' in page
+    assert "The last run found nobody to evaluate." in page
+    assert "<code>scenario-scheduler doctor</code>" in page
+
+
 async def test_a_failing_trigger_engine_is_said_with_its_error_and_what_to_do(
     client: Client, scheduler: FakeScheduler
 ) -> None:
@@ -252,18 +259,15 @@ async def test_the_ledger_is_read_once_a_second_however_many_look(
 # --- A run that is over within a second, and a Postgres that hangs ---
 
 
-@pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "of another process"])
 async def test_a_run_that_is_over_within_a_second_is_shown_as_ended(
-    is_ours: bool, client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
 ) -> None:
     """The page asks when the run begins and when it ends, and then not for a quarter of a minute."""
     states.live(scheduler)
-    if not is_ours:
-        scheduler.live_run = None
     assert "under way, begun" in await show(client, "/dashboard/overview")
     scheduler.live_run = None
     scheduler.records[0] = states.record(60, states.NOW, seconds=0.6)
-    await trio.sleep(LOOK_LASTS if is_ours else LEDGER_LASTS + LOOK_LASTS)
+    await trio.sleep(LOOK_LASTS)
     page = await show(client, "/dashboard/overview")
     assert "under way" not in page
     assert '<g class="bar running"' not in page
