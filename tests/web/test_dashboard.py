@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import NoReturn
 from uuid import UUID
 
@@ -175,6 +176,25 @@ async def test_a_failing_trigger_engine_is_said_with_its_error_and_what_to_do(
     assert "SCHEDULER_INVOCATION_TIMEOUT" in page
 
 
+async def test_with_too_few_runs_no_rhythm_is_denied(client: Client, scheduler: FakeScheduler) -> None:
+    scheduler.records = states.history(3)
+    page = await show(client)
+    assert "Too few runs to tell." in page
+    assert "regular interval" not in page
+
+
+async def test_runs_by_hand_are_said_to_have_no_rhythm(client: Client, scheduler: FakeScheduler) -> None:
+    seconds = (1, 3, 30, 200, 209, 1000)
+    scheduler.records = [
+        states.record(9 - n, states.NOW - timedelta(seconds=s)) for n, s in enumerate(seconds)
+    ]
+    assert "The last runs came at no regular interval." in await show(client)
+    scheduler.records = scheduler.records[:4]
+    assert "The last runs came at no regular interval." in await show(
+        create_app(scheduler, make_settings()).test_client()
+    )
+
+
 async def test_a_tick_that_does_not_come_is_said(client: Client, scheduler: FakeScheduler) -> None:
     states.stale(scheduler)
     page = await show(client)
@@ -196,6 +216,30 @@ async def test_while_the_database_is_away_the_page_is_what_was_known(
     assert "What is shown below was known 30 s ago." in page
     assert page.count('<g class="bar ') == 60
     await show(client, "/dashboard/overview")
+
+
+async def test_every_ago_goes_on_while_the_database_is_away(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.good(scheduler)
+    assert "completed, 41 s ago" in await show(client)
+    states.away(scheduler)
+    await trio.sleep(1_020)
+    page = await show(client, status=503)
+    assert "What is shown below was known 17 min ago." in page
+    assert "completed, 18 min ago" in page
+    assert "overdue by 13 min" in page
+    assert page.count('<span class="age">18 min, past the limit</span>') == 3
+
+
+async def test_a_run_is_not_said_to_be_under_way_while_nobody_can_know(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.live(scheduler)
+    await show(client)
+    states.away(scheduler)
+    await trio.sleep(30)
+    assert "was under way, begun 34 s ago" in await show(client, status=503)
 
 
 async def test_a_page_comes_also_where_the_database_was_never_there(
