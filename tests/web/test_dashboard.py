@@ -125,6 +125,42 @@ async def test_good_says_when_everybody_was_reached(client: Client, scheduler: F
     assert re.search(r'<section id="live"[^>]* hidden>', page)
 
 
+async def test_the_facts_say_what_went_out_and_how_long_the_last_run_took(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    counts = {"dispatched": {"expiry": 3}, "suppressed": {"expiry": 500, "milestone": 5}}
+    scheduler.records = [states.record(1, states.NOW, seconds=7.5, **counts)]
+    page = await show(client)
+    assert "3 notifications</span>" in page
+    assert "505 suppressed by a cooldown, in 1 run</span>" in page
+    assert "took 7.5 s</span>" in page
+
+
+async def test_coverage_is_of_the_latest_run_that_has_ended(client: Client, scheduler: FakeScheduler) -> None:
+    how = {"verdict": "partial", "stop_reason": "soft_threshold", "mentors": 200, "unprocessed": 50}
+    scheduler.records = [
+        states.record(3, states.NOW, verdict="running", mentors=7),
+        states.record(2, states.NOW - timedelta(minutes=5), **how),
+        states.record(1, states.NOW - timedelta(minutes=10)),
+    ]
+    page = await show(client)
+    assert '<dd>150 <span class="note">75%</span>' in page
+    assert '<dd>50 <span class="note">25%</span>' in page
+    assert "Nov 23 09:55 UTC</time>.</p>" in page
+
+
+async def test_while_a_run_is_under_way_it_is_not_said_that_nobody_calls(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.live(scheduler)
+    scheduler.at = states.NOW + timedelta(minutes=17)
+    assert "Nobody has called" not in await show(client)
+    scheduler.live_run = None
+    scheduler.records[0] = states.record(60, states.NOW - timedelta(seconds=4))
+    await trio.sleep(LOOK_LASTS)
+    assert "Nobody has called for 17 min" in await show(client)
+
+
 async def test_a_run_under_way_is_shown_from_the_first_page_on(
     client: Client, scheduler: FakeScheduler
 ) -> None:
