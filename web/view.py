@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from engine import Overview, Rhythm, RunRecord, Settings, advise, find_rhythm, measure_capacity
 from web.charts.errors import ErrorClass, draw_errors
 from web.charts.gauges import LIMIT_AT, Age, Part, draw_ages, draw_coverage
-from web.charts.notifications import ScenarioChart, draw_notifications
+from web.charts.notifications import ScenarioChart, describe_notifications, draw_notifications
 from web.charts.scale import percent
 from web.charts.timeline import KINDS, Timeline, describe_run, draw_timeline, kind_of
 from web.headline import Headline, say_headline
@@ -43,6 +43,7 @@ class Row:
     kind: str
     verdict: str
     lines: Sequence[str]
+    by_scenario: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,13 @@ def make_view(known: Known, sight: Sight, settings: Settings) -> View:
         coverage=draw_coverage(ended) if ended else (),
         covered_run=ended,
         rows=[
-            Row(record.started_at, kind_of(record), KINDS[kind_of(record)], describe_run(record))
+            Row(
+                record.started_at,
+                kind_of(record),
+                KINDS[kind_of(record)],
+                describe_run(record),
+                describe_notifications(record),
+            )
             for record in runs
         ],
         is_old=known.fault is not None,

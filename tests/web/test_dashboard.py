@@ -136,6 +136,17 @@ async def test_the_facts_say_what_went_out_and_how_long_the_last_run_took(
     assert "took 7.5 s</span>" in page
 
 
+async def test_the_table_has_the_counts_of_each_scenario_that_the_charts_show_to_a_mouse(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    counts = {"dispatched": {"expiry": 3, "inactivity": 0}, "suppressed": {"expiry": 1_500, "milestone": 5}}
+    scheduler.records = [states.record(1, states.NOW, **counts)]
+    page = await show(client)
+    expiry, milestone = re.findall(r'<g class="column" data-lines="([^"]*)"', page)
+    assert expiry == "expiry: 3 dispatched, 1,500 suppressed"
+    assert f"<td>{expiry}; {milestone}</td>" in page
+
+
 async def test_coverage_is_of_the_latest_run_that_has_ended(client: Client, scheduler: FakeScheduler) -> None:
     how = {"verdict": "partial", "stop_reason": "soft_threshold", "mentors": 200, "unprocessed": 50}
     scheduler.records = [
