@@ -121,6 +121,8 @@ def _shortfall(latest: RunRecord | None) -> tuple[str, str, str]:
         if latest.stop_reason == "database_unavailable":
             return who, ": Postgres went away in mid-run", "The next run begins where this one stopped."
         return who, ": the last run was cut short", "The next run begins where this one stopped."
+    if latest.scenario_types is None:  # it reached everybody, too long ago; else see _nobody_calls
+        return nobody_in_particular, "", "The run that is under way is to reach everybody."
     return nobody_in_particular, "", f"The last run asked for a part of the scenarios. {_SEE_TICKS}"
 
 

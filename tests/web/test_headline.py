@@ -173,6 +173,15 @@ def test_a_run_under_way_is_a_call() -> None:
     assert "Nobody has called" not in say(at=at, is_live=True).text
 
 
+def test_a_run_that_comes_late_is_not_blamed_on_the_scenarios_of_the_last_one() -> None:
+    headline = say(latest(), freshness=Freshness(LIMIT, dict.fromkeys(TYPES, 1_020.0)), is_live=True)
+    assert headline == Headline(
+        "bad",
+        "Not everybody was evaluated for 17 min.",
+        "The run that is under way is to reach everybody.",
+    )
+
+
 def test_without_a_rhythm_it_is_said_that_nobody_calls_once_that_is_too_long() -> None:
     runs = [record(1, NOW - timedelta(minutes=20))]
     headline = say_headline(Overview(NOW, runs, STALE), None, is_live=False)
