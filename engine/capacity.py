@@ -49,11 +49,20 @@ class Capacity:
         return self.share > NEAR
 
     def sentence(self) -> str:
+        if not self.fits:
+            return f"At {self._pace} not one fits in one budget; {self.needed:,} are needed."
         share = f"{self.share:.0%}" if self.share >= 0.01 else "less than 1%"
+        verb = "fits" if self.fits == 1 else "fit"
         return (
-            f"At {_round(self.rate):,} mentors per second about {_round(self.fits):,} fit in one budget; "
+            f"At {self._pace} about {_round(self.fits):,} {verb} in one budget; "
             f"{self.needed:,} are needed, {share} of it."
         )
+
+    @property
+    def _pace(self) -> str:
+        if self.rate >= 1:
+            return f"{_round(self.rate):,} mentors per second"
+        return f"one mentor in {_round(1 / self.rate):,} s"
 
 
 def measure_capacity(runs: Sequence[RunRecord], soft_threshold: float) -> Capacity | None:

@@ -19,12 +19,18 @@ from web.login import ENTRANCE, HOME
 from web.openapi import for_browsers
 from web.pages import protect_page
 from web.view import RUNS_SHOWN, Known, View, make_view
-from web.watch import Watch
+from web.watch import Sight, Watch
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # Seconds that what was read is good for, however many pages are open.
 OVERVIEW_LASTS = 1.0
+
+# Seconds that a page waits for the database, whatever it asks: a person waits no longer. More than the
+# mentors may take to be counted (web/watch.py), so that a run of this process is shown while Postgres hangs.
+DATABASE_PATIENCE = 2.5
+
+NO_ANSWER = f"Postgres does not answer within {DATABASE_PATIENCE:g} s; see what it is busy with."
 
 
 class Memory:
@@ -34,14 +40,31 @@ class Memory:
         self._scheduler = scheduler
         self._known = Known()
         self._read_at = 0.0
+        self._overviews = Cached(self._read, OVERVIEW_LASTS)
+        self._sight: tuple[str, str] | None = None
 
-    async def recall(self) -> Known:
-        """**Cancellation:** leaves what was known."""
+    async def recall(self, sight: Sight) -> Known:
+        """As it is at least since what `sight` saw: a run's beginning is not shown for its end.
+
+        **Cancellation:** leaves what was known.
+        """
+        if sight.fault:  # the same question would wait as long, for the same answer
+            return self.without(sight.fault)
+        if self._sight != (sight.state, sight.latest):
+            self._sight = sight.state, sight.latest
+            self._overviews = Cached(self._read, OVERVIEW_LASTS)
+        return await self._overviews.answer()
+
+    def without(self, fault: str) -> Known:
+        """What was known, while `fault` keeps it from being read."""
+        log.warning("dashboard_without_ledger", reason=fault)
+        return replace(self._known, age=trio.current_time() - self._read_at, fault=fault)
+
+    async def _read(self) -> Known:
         try:
             overview = await self._scheduler.read_overview(limit=RUNS_SHOWN)
         except SchedulerError as error:
-            log.warning("dashboard_without_ledger", reason=str(error))
-            return replace(self._known, age=trio.current_time() - self._read_at, fault=str(error))
+            return self.without(str(error))
         self._known, self._read_at = Known(overview), trio.current_time()
         return self._known
 
@@ -52,13 +75,16 @@ def dashboard_blueprint(
     blueprint = Blueprint("dashboard", __name__, template_folder="templates")
     blueprint.after_request(protect_page)
     blueprint.add_app_template_filter(with_code, "with_code")
-    memory = Cached(Memory(scheduler).recall, OVERVIEW_LASTS)
+    memory = Memory(scheduler)
 
     async def view() -> View:
         # The look comes first: a run that ends in between is then in the charts, and shown as live no more
         # than until the next event.
-        sight = await watch.look()
-        return make_view(await memory.answer(), sight, settings)
+        sight, known = Sight("away"), None
+        with trio.move_on_after(DATABASE_PATIENCE):
+            sight = await watch.look()
+            known = await memory.recall(sight)
+        return make_view(known or memory.without(NO_ANSWER), sight, settings)
 
     @blueprint.get(HOME)
     @for_browsers

@@ -38,7 +38,12 @@ def say_headline(overview: Overview, rhythm: Rhythm | None, *, is_live: bool) ->
     if not is_live and rhythm is not None and rhythm.is_overdue(overview.at):
         return _nobody_calls(overview, rhythm)
     if not overview.freshness.is_fresh:
-        if not is_live and latest is not None and _reached_all(latest):
+        if latest is not None and (awaited := _awaited(overview, latest)):
+            return awaited
+        reached_all = latest is not None and _reached_all(latest)
+        if reached_all and rhythm is not None and overview.freshness.limit < rhythm.interval:
+            return _limit_too_short(overview.freshness, rhythm)
+        if not is_live and reached_all:
             return _nobody_calls(overview, rhythm)
         return _not_everybody(overview.freshness, latest)
     return _everybody(overview.freshness, latest)
@@ -49,6 +54,30 @@ def _reached_all(latest: RunRecord) -> bool:
         latest.verdict == "completed"
         and latest.scenario_types is None
         and latest.total_evaluated == latest.total_active_mentors
+    )
+
+
+def _awaited(overview: Overview, latest: RunRecord) -> Headline | None:
+    """Of a scenario that was enabled since: nothing is wrong with the runs, only that none evaluated it."""
+    freshness = overview.freshness
+    evaluated = set(latest.evaluated_types)
+    if latest.scenario_types is not None:  # then the others have ticks of their own
+        evaluated.update(*(record.evaluated_types for record in overview.runs))
+    waiting = [*freshness.never_covered, *freshness.stale]
+    if latest.verdict in ("failed", "abandoned") or any(each in evaluated for each in waiting):
+        return None
+    age = freshness.ages[waiting[0]]
+    since = "yet" if age is None else f"for {span(age)}"
+    when = "the next run does" if latest.scenario_types is None else "the next run that is asked for it does"
+    return Headline("warn", f"{waiting[0]} has not been evaluated {since}; {when}.")
+
+
+def _limit_too_short(freshness: Freshness, rhythm: Rhythm) -> Headline:
+    return Headline(
+        "warn",
+        f"The limit of freshness, {span(freshness.limit)}, is shorter than the interval of the ticks, "
+        f"{span(rhythm.interval)}.",
+        "The runs come on time and reach everybody: raise `SCHEDULER_FRESHNESS_LIMIT`, or tick more often.",
     )
 
 
@@ -85,15 +114,23 @@ def _shortfall(latest: RunRecord | None) -> tuple[str, str, str]:
     who = f"{share(total - latest.total_evaluated, total)} were not"
     if latest.total_errors > latest.total_unprocessed:
         worst = largest_class(latest.errors)
-        why = f": the trigger engine fails ({worst})" if worst else ": the trigger engine fails"
-        return who, why, advise_on(worst)
+        return who, f": {_failing(worst)}", advise_on(worst)
     if latest.total_unprocessed:
         if latest.stop_reason in ("soft_threshold", "hard_deadline"):
             return who, ": one budget does not suffice", "See the line on capacity below for what to change."
         if latest.stop_reason == "database_unavailable":
             return who, ": Postgres went away in mid-run", "The next run begins where this one stopped."
         return who, ": the last run was cut short", "The next run begins where this one stopped."
+    if latest.scenario_types is None:  # it reached everybody, too long ago; else see _nobody_calls
+        return nobody_in_particular, "", "The run that is under way is to reach everybody."
     return nobody_in_particular, "", f"The last run asked for a part of the scenarios. {_SEE_TICKS}"
+
+
+def _failing(worst: str) -> str:
+    """Where the engine is in the database, it is no engine that the operator knows of which fails."""
+    if worst.startswith("sql_"):
+        return f"the evaluation fails in Postgres ({worst})"
+    return f"the trigger engine fails ({worst})" if worst else "the trigger engine fails"
 
 
 def _broken(latest: RunRecord) -> tuple[str, str]:
@@ -121,6 +158,13 @@ def _everybody(freshness: Freshness, latest: RunRecord | None) -> Headline:
         why, advice = _broken(latest)
         return Headline("warn", f"{reached}, but {why.removeprefix(': ')}.", advice)
     total = latest.total_active_mentors
+    if not total:
+        return Headline(
+            "warn",
+            "The last run found nobody to evaluate.",
+            "The views that mentors are read from are empty, or row-level security hides everybody from the "
+            "service: look at what `scenario-scheduler doctor` finds.",
+        )
     if latest.total_unprocessed:
         left = share(latest.total_unprocessed, total)
         return Headline(

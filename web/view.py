@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from engine import Overview, Rhythm, RunRecord, Settings, advise, find_rhythm, measure_capacity
 from web.charts.errors import ErrorClass, draw_errors
 from web.charts.gauges import LIMIT_AT, Age, Part, draw_ages, draw_coverage
-from web.charts.notifications import ScenarioChart, draw_notifications
+from web.charts.notifications import ScenarioChart, describe_notifications, draw_notifications
 from web.charts.scale import percent
 from web.charts.timeline import KINDS, Timeline, describe_run, draw_timeline, kind_of
 from web.headline import Headline, say_headline
@@ -18,6 +18,9 @@ from web.wording import count_of, span
 
 # Runs in the charts: five hours at a tick every five minutes, and bars of five pixels on a phone.
 RUNS_SHOWN = 60
+
+# With fewer, no rhythm is looked for: engine/rhythm.py wants three intervals.
+RUNS_AT_LEAST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Row:
     kind: str
     verdict: str
     lines: Sequence[str]
+    by_scenario: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +75,14 @@ class View:
 
 def make_view(known: Known, sight: Sight, settings: Settings) -> View:
     """The page as it stands, also while Postgres is away: then it is what was known, and says so."""
-    overview = known.overview
+    overview = _aged(known)
     rhythm = find_rhythm(overview.runs) if overview else None
     runs = overview.runs if overview else ()
     ended = next((record for record in runs if record.verdict != "running"), None)
     return View(
         headline=_headline(known, rhythm, sight),
         sight=sight,
-        facts=_facts(overview, rhythm, settings) if overview and runs else (),
+        facts=_facts(overview, rhythm, settings, is_old=known.fault is not None) if overview and runs else (),
         timeline=draw_timeline(
             runs,
             soft_threshold=settings.soft_threshold,
@@ -95,10 +99,29 @@ def make_view(known: Known, sight: Sight, settings: Settings) -> View:
         coverage=draw_coverage(ended) if ended else (),
         covered_run=ended,
         rows=[
-            Row(record.started_at, kind_of(record), KINDS[kind_of(record)], describe_run(record))
+            Row(
+                record.started_at,
+                kind_of(record),
+                KINDS[kind_of(record)],
+                describe_run(record),
+                describe_notifications(record),
+            )
             for record in runs
         ],
         is_old=known.fault is not None,
+    )
+
+
+def _aged(known: Known) -> Overview | None:
+    """What is known, as old as it has become since: so that every "ago" is one from now."""
+    if known.overview is None or not known.age:
+        return known.overview
+    freshness = known.overview.freshness
+    ages = {name: None if age is None else age + known.age for name, age in freshness.ages.items()}
+    return replace(
+        known.overview,
+        at=known.overview.at + timedelta(seconds=known.age),
+        freshness=replace(freshness, ages=ages),
     )
 
 
@@ -120,8 +143,8 @@ def _headline(known: Known, rhythm: Rhythm | None, sight: Sight) -> Headline:
     return say_headline(known.overview, rhythm, is_live=sight.state == "running")
 
 
-def _facts(overview: Overview, rhythm: Rhythm | None, settings: Settings) -> list[Fact]:
-    facts = [_last_run(overview), _next_tick(overview, rhythm), _went_out(overview.runs)]
+def _facts(overview: Overview, rhythm: Rhythm | None, settings: Settings, *, is_old: bool) -> list[Fact]:
+    facts = [_last_run(overview, is_old), _next_tick(overview, rhythm), _went_out(overview.runs)]
     if capacity := measure_capacity(overview.runs, settings.soft_threshold):
         facts.append(
             Fact(
@@ -134,11 +157,11 @@ def _facts(overview: Overview, rhythm: Rhythm | None, settings: Settings) -> lis
     return facts
 
 
-def _last_run(overview: Overview) -> Fact:
+def _last_run(overview: Overview, is_old: bool) -> Fact:
     record = overview.runs[0]
     ago = span((overview.at - record.started_at).total_seconds())
     if record.verdict == "running":
-        return Fact("Last run", f"under way, begun {ago} ago")
+        return Fact("Last run", f"{'was ' if is_old else ''}under way, begun {ago} ago")
     tone = {"completed": "", "partial": "warn"}.get(record.verdict, "bad")
     return Fact(
         "Last run",
@@ -149,6 +172,8 @@ def _last_run(overview: Overview) -> Fact:
 
 
 def _next_tick(overview: Overview, rhythm: Rhythm | None) -> Fact:
+    if len(overview.runs) < RUNS_AT_LEAST:
+        return Fact("Next tick", "not known", "Too few runs to tell.")
     if rhythm is None:
         return Fact("Next tick", "not known", "The last runs came at no regular interval.")
     left = (rhythm.next_at - overview.at).total_seconds()

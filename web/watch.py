@@ -14,7 +14,15 @@ from uuid import UUID
 
 import trio
 
-from engine import LiveRun, RunRecord, Scheduler, SchedulerError, Settings, live_run_elsewhere
+from engine import (
+    DatabaseUnavailable,
+    LiveRun,
+    RunRecord,
+    Scheduler,
+    SchedulerError,
+    Settings,
+    live_run_elsewhere,
+)
 from web.cached import Cached
 from web.wording import span
 
@@ -33,6 +41,7 @@ class Sight:
     """`state` is idle, running, draining or away; `latest` changes whenever the charts have changed.
 
     `done` and `expected` count mentors, for the bar; expected is 0 where nobody knows. The rest is text.
+    `fault` is why nobody can be asked at all, for who renders the page and not for a stream.
     """
 
     state: str
@@ -42,9 +51,12 @@ class Sight:
     mentors: str = ""
     pace: str = ""
     outcome: str = ""
+    fault: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        told = asdict(self)
+        del told["fault"]
+        return told
 
 
 class Watch:
@@ -77,8 +89,10 @@ class Watch:
             return describe_live(live, await self._expect(live), self._soft_threshold)
         try:
             runs = await self._ledger.answer()
+        except DatabaseUnavailable as error:
+            return Sight("away", latest="away", fault=str(error))
         except SchedulerError:
-            return Sight("away", latest="away")
+            return Sight("away", latest="away")  # it answers: the charts' question says what is amiss
         self._expected = expected_mentors(runs) or self._expected
         latest = f"{runs[0].run_id} {runs[0].verdict}" if runs else "none"
         live = live_run_elsewhere(runs[0]) if runs else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -354,6 +355,31 @@ def test_without_javascript_the_page_is_the_same_and_stands_still(
         page.get_by_label("Operator token").wait_for()
 
     browser.on_page(visit, java_script_enabled=False)
+
+
+@pytest.mark.parametrize("how", ["no answer", "no page"])
+def test_a_refresh_that_failed_is_said_until_one_succeeds(how: str, browser: Browser, site: Site) -> None:
+    site.change(states.good)
+
+    def fail(route: Any) -> None:
+        if how == "no answer":
+            route.abort()
+        else:
+            route.fulfill(status=503, content_type="application/json", body="{}")
+
+    def visit(page: Any) -> None:
+        page.add_init_script(NO_REFRESH)
+        log_in(page, site.url)
+        page.route("**/dashboard/overview", fail)
+        site.change(states.live)  # which has the page ask for its charts
+        page.locator("#connection", has_text=re.compile(r"^Not refreshed since \d\d:\d\d:\d\d; ")).wait_for()
+        page.unroute("**/dashboard/overview")
+        site.change(states.away)
+        site.change(lambda scheduler: setattr(scheduler, "live_run", None))
+        wait_for_headline(page, "The ledger can't be read")
+        page.locator("#connection", has_text=re.compile("^$")).wait_for(state="attached")
+
+    browser.on_page(visit)
 
 
 def test_a_session_that_is_over_is_said_on_the_open_page(browser: Browser, site: Site) -> None:

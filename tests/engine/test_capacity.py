@@ -90,6 +90,22 @@ def test_the_sentence_is_rounded_but_for_what_was_counted() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("seconds", "sentence"),
+    [
+        (150.0, "At one mentor in 30 s not one fits in one budget; 5 are needed."),
+        (100.0, "At one mentor in 20 s about 1 fits in one budget; 5 are needed, 500% of it."),
+        (10.0, "At one mentor in 2 s about 12 fit in one budget; 5 are needed, 42% of it."),
+    ],
+)
+def test_a_rate_of_less_than_one_in_a_second_is_said_by_the_seconds_for_one(
+    seconds: float, sentence: str
+) -> None:
+    capacity = measure_capacity(runs(mentors=5, seconds=seconds), SOFT_THRESHOLD)
+    assert capacity is not None
+    assert capacity.sentence() == sentence
+
+
 HTTP = {"trigger_engine": "https://engine.example/", "service_role_key": SecretStr("k")}
 
 

@@ -133,6 +133,14 @@ def empty(scheduler: FakeScheduler) -> None:
     scheduler.records, scheduler.freshness = [], Freshness(LIMIT, dict.fromkeys(TYPES))
 
 
+def nobody(scheduler: FakeScheduler) -> None:
+    """The walk goes over nobody: a view is empty, or row-level security hides everybody."""
+    scheduler.records = [
+        record(59 - index, each.started_at, seconds=0.1, mentors=0) for index, each in enumerate(history())
+    ]
+    scheduler.freshness = fresh()
+
+
 def partial(scheduler: FakeScheduler) -> None:
     """One budget does not suffice: every run is partial, and it takes two to reach everybody."""
     mentors, runs = 41_000, history()
@@ -194,5 +202,5 @@ def draining(scheduler: FakeScheduler) -> None:
 
 
 STATES: Sequence[Callable[[FakeScheduler], None]] = (
-    good, live, empty, partial, failing, stale, away, draining,
+    good, live, empty, nobody, partial, failing, stale, away, draining,
 )  # fmt: skip

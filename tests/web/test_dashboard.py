@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
+from typing import NoReturn
 from uuid import UUID
 
 import pytest
@@ -16,7 +18,9 @@ from tests.web import states
 from tests.web.conftest import TOKEN, FakeScheduler, make_settings
 from tests.web.test_run import assert_refused
 from web.app import create_app
+from web.dashboard import DATABASE_PATIENCE
 from web.pages import CONTENT_SECURITY_POLICY
+from web.watch import LOOK_LASTS
 
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -121,6 +125,53 @@ async def test_good_says_when_everybody_was_reached(client: Client, scheduler: F
     assert re.search(r'<section id="live"[^>]* hidden>', page)
 
 
+async def test_the_facts_say_what_went_out_and_how_long_the_last_run_took(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    counts = {"dispatched": {"expiry": 3}, "suppressed": {"expiry": 500, "milestone": 5}}
+    scheduler.records = [states.record(1, states.NOW, seconds=7.5, **counts)]
+    page = await show(client)
+    assert "3 notifications</span>" in page
+    assert "505 suppressed by a cooldown, in 1 run</span>" in page
+    assert "took 7.5 s</span>" in page
+
+
+async def test_the_table_has_the_counts_of_each_scenario_that_the_charts_show_to_a_mouse(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    counts = {"dispatched": {"expiry": 3, "inactivity": 0}, "suppressed": {"expiry": 1_500, "milestone": 5}}
+    scheduler.records = [states.record(1, states.NOW, **counts)]
+    page = await show(client)
+    expiry, milestone = re.findall(r'<g class="column" data-lines="([^"]*)"', page)
+    assert expiry == "expiry: 3 dispatched, 1,500 suppressed"
+    assert f"<td>{expiry}; {milestone}</td>" in page
+
+
+async def test_coverage_is_of_the_latest_run_that_has_ended(client: Client, scheduler: FakeScheduler) -> None:
+    how = {"verdict": "partial", "stop_reason": "soft_threshold", "mentors": 200, "unprocessed": 50}
+    scheduler.records = [
+        states.record(3, states.NOW, verdict="running", mentors=7),
+        states.record(2, states.NOW - timedelta(minutes=5), **how),
+        states.record(1, states.NOW - timedelta(minutes=10)),
+    ]
+    page = await show(client)
+    assert '<dd>150 <span class="note">75%</span>' in page
+    assert '<dd>50 <span class="note">25%</span>' in page
+    assert "Nov 23 09:55 UTC</time>.</p>" in page
+
+
+async def test_while_a_run_is_under_way_it_is_not_said_that_nobody_calls(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.live(scheduler)
+    scheduler.at = states.NOW + timedelta(minutes=17)
+    assert "Nobody has called" not in await show(client)
+    scheduler.live_run = None
+    scheduler.records[0] = states.record(60, states.NOW - timedelta(seconds=4))
+    await trio.sleep(LOOK_LASTS)
+    assert "Nobody has called for 17 min" in await show(client)
+
+
 async def test_a_run_under_way_is_shown_from_the_first_page_on(
     client: Client, scheduler: FakeScheduler
 ) -> None:
@@ -155,6 +206,14 @@ async def test_partial_runs_are_marked_and_what_to_change_is_said(
     assert "cron install --per-scenario" in page
 
 
+async def test_a_run_that_found_nobody_is_not_called_good(client: Client, scheduler: FakeScheduler) -> None:
+    states.nobody(scheduler)
+    page = await show(client)
+    assert '<section class="headline warn"' in page
+    assert "The last run found nobody to evaluate." in page
+    assert "<code>scenario-scheduler doctor</code>" in page
+
+
 async def test_a_failing_trigger_engine_is_said_with_its_error_and_what_to_do(
     client: Client, scheduler: FakeScheduler
 ) -> None:
@@ -162,6 +221,25 @@ async def test_a_failing_trigger_engine_is_said_with_its_error_and_what_to_do(
     page = await show(client)
     assert "93% were not evaluated for 22 min: the trigger engine fails (timeout)." in page
     assert "SCHEDULER_INVOCATION_TIMEOUT" in page
+
+
+async def test_with_too_few_runs_no_rhythm_is_denied(client: Client, scheduler: FakeScheduler) -> None:
+    scheduler.records = states.history(3)
+    page = await show(client)
+    assert "Too few runs to tell." in page
+    assert "regular interval" not in page
+
+
+async def test_runs_by_hand_are_said_to_have_no_rhythm(client: Client, scheduler: FakeScheduler) -> None:
+    seconds = (1, 3, 30, 200, 209, 1000)
+    scheduler.records = [
+        states.record(9 - n, states.NOW - timedelta(seconds=s)) for n, s in enumerate(seconds)
+    ]
+    assert "The last runs came at no regular interval." in await show(client)
+    scheduler.records = scheduler.records[:4]
+    assert "The last runs came at no regular interval." in await show(
+        create_app(scheduler, make_settings()).test_client()
+    )
 
 
 async def test_a_tick_that_does_not_come_is_said(client: Client, scheduler: FakeScheduler) -> None:
@@ -185,6 +263,30 @@ async def test_while_the_database_is_away_the_page_is_what_was_known(
     assert "What is shown below was known 30 s ago." in page
     assert page.count('<g class="bar ') == 60
     await show(client, "/dashboard/overview")
+
+
+async def test_every_ago_goes_on_while_the_database_is_away(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.good(scheduler)
+    assert "completed, 41 s ago" in await show(client)
+    states.away(scheduler)
+    await trio.sleep(1_020)
+    page = await show(client, status=503)
+    assert "What is shown below was known 17 min ago." in page
+    assert "completed, 18 min ago" in page
+    assert "overdue by 13 min" in page
+    assert page.count('<span class="age">18 min, past the limit</span>') == 3
+
+
+async def test_a_run_is_not_said_to_be_under_way_while_nobody_can_know(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.live(scheduler)
+    await show(client)
+    states.away(scheduler)
+    await trio.sleep(30)
+    assert "was under way, begun 34 s ago" in await show(client, status=503)
 
 
 async def test_a_page_comes_also_where_the_database_was_never_there(
@@ -243,3 +345,64 @@ async def test_the_ledger_is_read_once_a_second_however_many_look(
     await trio.sleep(1)
     await show(client)
     assert (scheduler.overviews, len(scheduler.listings)) == (2, 2)
+
+
+# --- A run that is over within a second, and a Postgres that hangs ---
+
+
+async def test_a_run_that_is_over_within_a_second_is_shown_as_ended(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    """The page asks when the run begins and when it ends, and then not for a quarter of a minute."""
+    states.live(scheduler)
+    assert "under way, begun" in await show(client, "/dashboard/overview")
+    scheduler.live_run = None
+    scheduler.records[0] = states.record(60, states.NOW, seconds=0.6)
+    await trio.sleep(LOOK_LASTS)
+    page = await show(client, "/dashboard/overview")
+    assert "under way" not in page
+    assert '<g class="bar running"' not in page
+
+
+async def hang(**how: object) -> NoReturn:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("hanging", [["list_runs"], ["read_overview"], ["list_runs", "read_overview"]])
+async def test_a_page_over_a_postgres_that_hangs_comes_in_time_and_says_so(
+    hanging: list[str],
+    client: Client,
+    scheduler: FakeScheduler,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    states.good(scheduler)
+    await show(client)
+    for question in hanging:
+        monkeypatch.setattr(scheduler, question, hang)
+    await trio.sleep(60)
+    began = trio.current_time()
+    page = await show(client, status=503)
+    assert trio.current_time() - began == DATABASE_PATIENCE
+    assert "The ledger can&#39;t be read" in page
+    assert "Postgres does not answer within 2.5 s" in page
+    assert "What is shown below was known 62 s ago." in page
+    assert page.count('<g class="bar ') == 60
+
+
+async def test_a_run_of_this_process_is_shown_also_while_postgres_hangs(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states.live(scheduler)
+    for question in ("list_runs", "read_overview", "count_mentors"):
+        monkeypatch.setattr(scheduler, question, hang)
+    assert "5,412 mentors so far" in await show(client, status=503)
+
+
+async def test_a_database_that_was_found_away_is_not_asked_again_for_the_charts(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    states.away(scheduler)
+    assert "check DATABASE_URL" in await show(client, status=503)
+    assert (len(scheduler.listings), scheduler.overviews) == (1, 0)

@@ -108,6 +108,28 @@ async def test_a_run_of_another_process_is_told_as_its_heartbeats_come(
         assert trio.current_time() == began + 1.0
 
 
+async def test_the_errors_of_a_run_of_another_process_are_counted_as_well(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    running = states.record(60, states.NOW, verdict="running", mentors=100, errors={"timeout": 7})
+    scheduler.records = [running, *scheduler.records]
+    async with open_stream(client) as stream:
+        sight = await stream.next_sight()
+    assert (sight["state"], sight["done"]) == ("running", 100)
+    assert sight["outcome"] == "0 dispatched, 0 suppressed, 7 errors"
+
+
+async def test_a_run_is_expected_to_find_as_many_as_the_latest_one_and_not_as_the_first_that_was_seen(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    async with open_stream(client) as stream:
+        await stream.next_sight()
+        scheduler.records = [states.record(60, states.NOW, mentors=20_000), *scheduler.records]
+        assert (await stream.next_sight())["state"] == "idle"
+        states.live(scheduler)
+        assert (await stream.next_sight())["expected"] == 20_000
+
+
 async def test_the_end_of_a_run_is_told_at_the_next_look_and_never_as_a_step_back(
     client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
 ) -> None:

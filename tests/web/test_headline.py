@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine import Freshness, LiveRun, Overview, RunRecord, find_rhythm
-from tests.web.states import LIMIT, NOW, fresh, history, record, run_id
+from tests.web.states import LIMIT, NOW, TYPES, fresh, history, record, run_id
 from web.headline import Headline, say_headline
 from web.watch import describe_live, expected_mentors
 from web.wording import count_of, share, span
@@ -64,6 +64,7 @@ def test_a_partial_run_says_who_waits() -> None:
     ("how", "why"),
     [
         ({"errors": {"timeout": 9_000}}, ": the trigger engine fails (timeout)."),
+        ({"errors": {"sql_u0001": 9_000}}, ": the evaluation fails in Postgres (sql_u0001)."),
         (
             {"verdict": "partial", "stop_reason": "soft_threshold", "unprocessed": 9_000},
             ": one budget does not suffice.",
@@ -77,7 +78,7 @@ def test_a_partial_run_says_who_waits() -> None:
             ": the last run was cut short.",
         ),
     ],
-    ids=["errors", "budget", "database", "stopped"],
+    ids=["errors", "in the database", "budget", "database", "stopped"],
 )
 def test_who_was_missed_is_said_with_how_long_and_why(how: dict[str, Any], why: str) -> None:
     headline = say(latest(mentors=10_000, **how), freshness=STALE)
@@ -103,9 +104,57 @@ def test_a_run_that_broke_is_said_whether_or_not_everybody_was_reached(verdict: 
 def test_a_scenario_that_never_reached_everybody_is_named() -> None:
     headline = say(
         latest(mentors=100, errors={"http_500": 60}),
-        freshness=Freshness(LIMIT, {"expiry": 5.0, "welcome": None}),
+        freshness=Freshness(LIMIT, {"expiry": 5.0, "milestone": None}),
     )
-    assert headline.text == "60% were not evaluated for welcome yet: the trigger engine fails (http_500)."
+    assert headline.text == "60% were not evaluated for milestone yet: the trigger engine fails (http_500)."
+
+
+@pytest.mark.parametrize("how", [{}, {"errors": {"timeout": 9}}], ids=["all reached", "some errors"])
+@pytest.mark.parametrize("is_live", [False, True], ids=["idle", "live"])
+def test_a_scenario_that_was_enabled_a_moment_ago_waits_for_the_next_run(
+    how: dict[str, Any], is_live: bool
+) -> None:
+    headline = say(
+        latest(**how), freshness=Freshness(LIMIT, {"expiry": 5.0, "welcome": None}), is_live=is_live
+    )
+    assert headline == Headline("warn", "welcome has not been evaluated yet; the next run does.")
+
+
+def test_a_scenario_that_was_enabled_again_waits_for_the_next_run() -> None:
+    headline = say(latest(), freshness=Freshness(LIMIT, {"expiry": 5.0, "welcome": 7_200.0}))
+    assert headline == Headline("warn", "welcome has not been evaluated for 2 h; the next run does.")
+
+
+def test_a_new_scenario_hides_nothing_that_is_wrong() -> None:
+    also_stale = Freshness(LIMIT, {"expiry": 1_320.0, "welcome": None})
+    assert say(latest(errors={"timeout": 9_000}), freshness=also_stale).tone == "bad"
+    broken = say(latest(verdict="failed"), freshness=Freshness(LIMIT, {"expiry": 5.0, "welcome": None}))
+    assert (broken.tone, "the last run failed" in broken.text) == ("bad", True)
+
+
+def test_of_ticks_of_their_own_a_scenario_is_new_only_if_no_run_evaluated_it() -> None:
+    one = replace(latest(), scenario_types=["expiry"], evaluated_types=["expiry"])
+    new = say(one, freshness=Freshness(LIMIT, {"expiry": 5.0, "welcome": None}))
+    assert new.text == "welcome has not been evaluated yet; the next run that is asked for it does."
+    old = say(one, freshness=Freshness(LIMIT, {"expiry": 5.0, "milestone": None}))
+    assert old.text.startswith("Not everybody was evaluated for milestone yet")
+
+
+def test_a_limit_that_is_shorter_than_the_interval_is_called_that() -> None:
+    for is_live in (False, True):
+        headline = say(latest(), freshness=Freshness(60.0, dict.fromkeys(TYPES, 120.0)), is_live=is_live)
+        assert (headline.tone, headline.text) == (
+            "warn",
+            "The limit of freshness, 60 s, is shorter than the interval of the ticks, 5 min.",
+        )
+        assert "`SCHEDULER_FRESHNESS_LIMIT`" in headline.advice
+
+
+def test_a_run_that_found_nobody_is_not_called_good() -> None:
+    headline = say(latest(mentors=0), freshness=fresh(0.0))
+    assert (headline.tone, headline.text) == ("warn", "The last run found nobody to evaluate.")
+    for part in ("`scenario-scheduler doctor`", "views", "row-level security"):
+        assert part in headline.advice
 
 
 def test_a_tick_that_is_missing_is_said_first() -> None:
@@ -122,6 +171,15 @@ def test_a_tick_that_is_missing_is_said_first() -> None:
 def test_a_run_under_way_is_a_call() -> None:
     at = NOW + timedelta(minutes=16, seconds=20)
     assert "Nobody has called" not in say(at=at, is_live=True).text
+
+
+def test_a_run_that_comes_late_is_not_blamed_on_the_scenarios_of_the_last_one() -> None:
+    headline = say(latest(), freshness=Freshness(LIMIT, dict.fromkeys(TYPES, 1_020.0)), is_live=True)
+    assert headline == Headline(
+        "bad",
+        "Not everybody was evaluated for 17 min.",
+        "The run that is under way is to reach everybody.",
+    )
 
 
 def test_without_a_rhythm_it_is_said_that_nobody_calls_once_that_is_too_long() -> None:

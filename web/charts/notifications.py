@@ -48,6 +48,19 @@ def draw_notifications(runs: Sequence[RunRecord]) -> list[ScenarioChart]:
     return [_chart(scenario_type, in_order) for scenario_type in types]
 
 
+def describe_notifications(record: RunRecord) -> list[str]:
+    """The columns of one run in words, for a table."""
+    return [
+        _label(each, record.dispatched.get(each, 0), record.suppressed.get(each, 0))
+        for each in sorted({*record.dispatched, *record.suppressed})
+        if record.dispatched.get(each) or record.suppressed.get(each)
+    ]
+
+
+def _label(scenario_type: str, dispatched: int, suppressed: int) -> str:
+    return f"{scenario_type}: {dispatched:,} dispatched, {suppressed:,} suppressed"
+
+
 def _chart(scenario_type: str, in_order: Sequence[RunRecord]) -> ScenarioChart:
     dispatched = [record.dispatched.get(scenario_type, 0) for record in in_order]
     suppressed = [record.suppressed.get(scenario_type, 0) for record in in_order]
@@ -65,7 +78,7 @@ def _chart(scenario_type: str, in_order: Sequence[RunRecord]) -> ScenarioChart:
                 dispatched_top=percent(BASE - up_height),
                 dispatched_height=percent(up_height),
                 suppressed_height=percent((1 - BASE) * _height(down, most_suppressed)),
-                label=f"{scenario_type}: {up:,} dispatched, {down:,} suppressed",
+                label=_label(scenario_type, up, down),
             )
         )
     return ScenarioChart(

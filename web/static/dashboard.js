@@ -14,6 +14,8 @@ let isOver = false; // the session is
 
 let fetching = null;
 let isWanted = false;
+let refreshedAt = new Date();
+let isOld = false; // the last refresh has failed
 
 async function refresh() {
   if (isOver) return;
@@ -26,12 +28,16 @@ async function refresh() {
   try {
     const answer = await fetch("/dashboard/overview", { signal: fetching.signal, headers: { Accept: "text/html" } });
     if (answer.status === 401) return sayOver();
-    if ((answer.headers.get("Content-Type") || "").startsWith("text/html")) replaceOverview(await answer.text());
+    if (!(answer.headers.get("Content-Type") || "").startsWith("text/html")) throw new Error(answer.status);
+    replaceOverview(await answer.text());
+    refreshedAt = new Date();
+    isOld = false;
   } catch {
-    // the stream says that the connection is lost
+    isOld = true;
   } finally {
     clearTimeout(timeout);
     fetching = null;
+    sayConnection();
     if (isWanted) {
       isWanted = false;
       refresh();
@@ -58,13 +64,14 @@ function replaceOverview(html) {
   }
   const after = byId("headline-text")?.textContent;
   // Ages in it change all the time; what it says without them is news.
-  const withoutNumbers = (text) => (text || "").replace(/[\d.,]+ ?(s|min|h|days?)?/g, "");
+  const withoutNumbers = (text) => (text || "").replace(/(?:[\d.,]+\s?(?:(?:s|min|h|days?)\b\s?)?)+/g, "");
   if (withoutNumbers(before) !== withoutNumbers(after)) byId("said").textContent = after;
 }
 
 // --- What changes: the run under way, by server-sent events ---
 
 let lostSince = null;
+let isDraining = false;
 let source = null;
 
 // Not while the page is out of sight: a browser opens no more than six connections to one host.
@@ -83,8 +90,8 @@ function disconnect() {
 
 function hear(event) {
   lostSince = null;
-  byId("connection").textContent = "";
   const sight = JSON.parse(event.data);
+  isDraining = sight.state === "draining";
   const wasRunning = isRunning;
   isRunning = sight.state === "running";
   live.hidden = !isRunning;
@@ -102,9 +109,8 @@ function hear(event) {
   }
   if (isRunning && !wasRunning) byId("said").textContent = "A run has begun.";
   if (!isRunning && wasRunning) byId("said").textContent = "The run has ended.";
-  if (sight.state === "draining") {
-    byId("connection").textContent = "The service is shutting down";
-  } else if (sight.latest !== latest) {
+  sayConnection();
+  if (!isDraining && sight.latest !== latest) {
     latest = sight.latest;
     refresh();
   }
@@ -115,13 +121,24 @@ function lose() {
   if (source.readyState === EventSource.CLOSED) refresh(); // refused for good: is it the session?
 }
 
-setInterval(() => {
+// The worst of what keeps the page from being what is.
+function sayConnection() {
   if (isOver) return;
-  if (lostSince && Date.now() - lostSince > SAY_LOST_AFTER) {
-    byId("connection").textContent =
-      source?.readyState === EventSource.CLOSED ? "Not live: refreshed every 15 s" : "Connection lost; trying again …";
-  }
-}, 1_000);
+  const isLost = lostSince && Date.now() - lostSince > SAY_LOST_AFTER;
+  const isRefused = source?.readyState === EventSource.CLOSED;
+  let text = "";
+  if (isLost && !isRefused) text = "Connection lost; trying again …";
+  else if (isDraining) text = "The service is shutting down";
+  else if (isOld) text = `Not refreshed since ${clock(refreshedAt)}; trying again …`;
+  else if (isLost) text = "Not live: refreshed every 15 s";
+  const place = byId("connection");
+  if (place.textContent !== text) place.textContent = text; // a status is read out when it is set
+}
+
+const clock = (moment) =>
+  moment.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+
+setInterval(sayConnection, 1_000);
 setInterval(() => document.hidden || refresh(), REFRESH_PAUSE);
 document.addEventListener("visibilitychange", () => {
   disconnect();
