@@ -7,11 +7,11 @@ from dataclasses import replace
 import structlog
 import trio
 from markupsafe import Markup, escape
-from quart import Blueprint, Response, redirect, render_template, request
+from quart import Blueprint, Response, redirect, render_template
 
 from engine import Scheduler, SchedulerError, Settings
 from web.answers import DATABASE_RETRY_AFTER
-from web.auth import Operator, unauthorized
+from web.auth import Operator, has_bearer, unauthorized
 from web.cached import Cached
 from web.charts.timeline import KINDS
 from web.csrf import FIELD, FormTokens
@@ -90,7 +90,7 @@ def dashboard_blueprint(
     @for_browsers
     async def get_dashboard() -> Response:
         if not await operator.is_asking():
-            return unauthorized("Bearer") if "Authorization" in request.headers else _to_entrance()
+            return unauthorized("Bearer") if has_bearer() else _to_entrance()
         nonce, form_token = forms.issue("logout")
         shown = await view()
         page = await _render("dashboard.html", shown, field=FIELD, form_token=form_token)

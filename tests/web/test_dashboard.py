@@ -44,8 +44,11 @@ async def show(client: Client, path: str = "/dashboard", status: int = 200) -> s
 # --- Who may ---
 
 
-async def test_somebody_without_a_session_is_shown_the_way_to_log_in(client: Client) -> None:
-    response = await client.get("/dashboard")
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Basic b3BlcmF0b3I6cGFzc3dvcmQ="}])
+async def test_somebody_without_a_session_is_shown_the_way_to_log_in(
+    headers: dict[str, str], client: Client
+) -> None:
+    response = await client.get("/dashboard", headers=headers)
     assert (response.status_code, response.headers["Location"]) == (303, "/login")
 
 
