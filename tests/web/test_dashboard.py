@@ -368,8 +368,8 @@ async def test_a_run_that_is_over_within_a_second_is_shown_as_ended(
 
 
 async def hang(**how: object) -> NoReturn:
-    await trio.sleep_forever()
-    raise AssertionError
+    await trio.sleep(600)
+    raise AssertionError("nobody gave it up")
 
 
 @pytest.mark.parametrize("hanging", [["list_runs"], ["read_overview"], ["list_runs", "read_overview"]])
