@@ -121,11 +121,14 @@ configurations = st.fixed_dictionaries(
         for each, params in any_params.items()
     }
 )
+# Below zero is refused where what is stored is above.
+other_days = st.fixed_dictionaries({"days": st.integers(0, 25)})
+other_params = any_params | {"expiry": other_days, "inactivity": other_days}
 other_configurations = st.fixed_dictionaries(
     {},
     optional={
         each: st.fixed_dictionaries({}, optional={"params": params, "cooldown": cooldowns})
-        for each, params in any_params.items()
+        for each, params in other_params.items()
     },
 )
 worlds = st.lists(mentors, min_size=1, max_size=len(USERS))
