@@ -109,7 +109,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    session.config.cache.set("scheduler/skipped", sorted(session.config.stash[SKIPPED]))  # type: ignore[union-attr]
+    if cache := getattr(session.config, "cache", None):  # none with `-p no:cacheprovider`
+        cache.set("scheduler/skipped", sorted(session.config.stash[SKIPPED]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
