@@ -90,12 +90,12 @@ cut_places = st.lists(st.integers(0, 400), max_size=6) | st.just(list(range(600)
 
 
 @settings(max_examples=1_500, deadline=None)
-@given(st.binary(max_size=300) | conversations, cut_places, ENDINGS)
+@given(st.binary(max_size=300) | conversations, cut_places, ENDINGS, st.sampled_from([5, 12, 2_000]))
 @counted("direct answers")
 def test_whatever_is_said_is_one_answer_or_a_known_failure_and_never_the_next_ones(
-    data: bytes, cuts: list[int], ending: str
+    data: bytes, cuts: list[int], ending: str, max_body_bytes: int
 ) -> None:
-    check_split(data, cuts, ending)
+    check_split(data, cuts, ending, max_body_bytes)
 
 
 VALID = [
