@@ -137,4 +137,4 @@ class BoundedTCPServer(TCPServer):
 def use_bounded_connections() -> None:
     """Have Hypercorn make its connections of the classes above; it offers no other way to say so."""
     hypercorn.trio.run.TCPServer = BoundedTCPServer  # type: ignore[attr-defined]
-    hypercorn.trio.tcp_server.ProtocolWrapper = _Http1Alone  # type: ignore[assignment]
+    hypercorn.trio.tcp_server.ProtocolWrapper = _Http1Alone  # type: ignore[assignment, attr-defined]
