@@ -52,7 +52,8 @@ PATHS = [
         b"/runs",
         b"/explain",
     ),
-    *(b"/runs/01930000-0000-7000-8000-000000000000", b"/runs/" + MENTOR.encode(), b"/openapi.json", b"/"),
+    *(b"/runs/01930000-0000-7000-8000-000000000000"),
+    *(b"/runs/" + MENTOR.encode(), b"/openapi.json", b"/"),
     *(b"/dashboard", b"/dashboard/overview", b"/dashboard/events", b"/login", b"/logout"),
     *(b"/static/dashboard.css", b"/static/..%2f..%2fengine/settings.py", b"/static/%2e%2e/app.py"),
 ]
@@ -68,7 +69,8 @@ TRICKS = [
         b"/x/%2e%2e/run",
         b"/./run",
     ),
-    *(b"/run;x=y", b"/run%3fx", b"/run%0d%0aX:y", b"http://evil.example/run", b"*", b"/run%", b"/run%zz"),
+    *(b"/run;x=y", b"/run%3fx", b"/run%0d%0aX:y"),
+    *(b"http://evil.example/run", b"*", b"/run%", b"/run%zz"),
     *(b"/run%c0%af", b"/run%ff", b"/static/", b"/static/dashboard.css/", b"/runs//", b"/runs/%00"),
 ]
 METHODS = [
