@@ -13,6 +13,8 @@ Each was found by doing it to the served application; tests/end_to_end/test_wire
   begun runs no `finally`.
 - HTTP/2 without TLS, and WebSocket, are spoken to whoever asks. Nothing here needs either, and one request
   over HTTP/2, by anyone, for a path that is not ASCII, ended the whole server.
+- A request that gives its length twice, by Content-Length and in chunks, is read in chunks, and what follows
+  it as the next one. A proxy that goes by the other length has let that next one through unseen.
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ class HTTPConnection(TrioASGIHTTPConnection):
             await super().__call__(receive, send_whole)
 
 
-class _OtherHttp(Exception):
-    """The request is of another version than 1.x. It was answered."""
+class _Refused(Exception):
+    """The request was answered, and the connection closed."""
 
 
 class _Http1(H11Protocol):
@@ -70,9 +72,14 @@ class _Http1(H11Protocol):
 
     async def _check_protocol(self, event: h11.Request) -> None:
         if not event.http_version.startswith(b"1."):
-            await self._send_error_response(505)
-            await self.send(Closed())
-            raise _OtherHttp
+            await self._refuse(505)
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+            await self._refuse(400)  # RFC 9112, 6.1: may be rejected, and the connection must be closed
+
+    async def _refuse(self, status: int) -> None:
+        await self._send_error_response(status)
+        await self.send(Closed())
+        raise _Refused
 
     async def _create_stream(self, request: h11.Request) -> None:
         fields = [(name, value) for name, value in request.headers if name != b"upgrade"]
@@ -104,7 +111,7 @@ class _Http1Alone(ProtocolWrapper):
         )
 
     async def handle(self, event: Event) -> None:
-        with suppress(_OtherHttp):
+        with suppress(_Refused):
             await self.protocol.handle(event)
 
 

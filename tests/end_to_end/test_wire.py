@@ -225,6 +225,21 @@ async def test_an_upgrade_to_another_protocol_is_not_taken(fields: str, service:
     assert b"upgrade" not in answer.lower()
 
 
+@pytest.mark.parametrize(
+    "fields",
+    ["Content-Length: 5\r\nTransfer-Encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 5"],
+)
+async def test_a_request_that_gives_its_length_twice_is_refused_and_nothing_behind_it_is_heard(
+    fields: str, service: Service
+) -> None:
+    """Whoever stands before the service and goes by the other length would not have seen it as a request."""
+    request = f"POST /run HTTP/1.1\r\nHost: x\r\n{AUTHORIZED}{fields}\r\n\r\n0\r\n\r\n"
+    smuggled = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = await send_raw(service, (request + smuggled).encode())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
 async def test_what_breaks_a_connection_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     async def break_it(server: BoundedTCPServer) -> None:
         raise ZeroDivisionError
