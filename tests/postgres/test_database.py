@@ -15,8 +15,8 @@ from engine.database import Database, open_database
 from engine.embedded import EmbeddedPostgres
 from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.statements import Statement
+from tests.faults.proxy import FaultProxy, open_fault_proxy
 from tests.postgres.conftest import query, value, wait_until, wait_until_gone, wait_until_running
-from tests.postgres.silent_proxy import SilentProxy, open_silent_proxy
 
 WRITE = Statement("write", "create table written (id int); insert into written values (1)")
 
@@ -277,16 +277,21 @@ async def test_a_server_killed_in_mid_query_is_unavailable_and_works_once_it_is_
 
 
 @pytest.fixture
-async def proxy(empty_database_url: str) -> AsyncIterator[SilentProxy]:
-    async with open_silent_proxy(empty_database_url) as proxy:
+async def proxy(empty_database_url: str) -> AsyncIterator[FaultProxy]:
+    async with open_fault_proxy(empty_database_url) as proxy:
         yield proxy
 
 
+@pytest.fixture
+def through_proxy(proxy: FaultProxy, empty_database_url: str) -> str:
+    return proxy.through(empty_database_url)
+
+
 async def test_a_silent_network_does_not_hold_up_a_cancelled_call(
-    proxy: SilentProxy, watcher: Database
+    proxy: FaultProxy, through_proxy: str, watcher: Database
 ) -> None:
     statement, marker = forever()
-    async with open_database(proxy.url) as database:
+    async with open_database(through_proxy) as database:
         with ends_within_a_second_of_the_cancel() as cut:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(database.fetch, statement)
@@ -296,8 +301,10 @@ async def test_a_silent_network_does_not_hold_up_a_cancelled_call(
                 nursery.cancel_scope.cancel()
 
 
-async def test_a_silent_network_does_not_hold_up_a_call_whose_time_is_up(proxy: SilentProxy) -> None:
-    async with open_database(proxy.url) as database:
+async def test_a_silent_network_does_not_hold_up_a_call_whose_time_is_up(
+    proxy: FaultProxy, through_proxy: str
+) -> None:
+    async with open_database(through_proxy) as database:
         await query(database, "select 1")
         proxy.go_silent()
         with ends_within_a_second(), pytest.raises(DatabaseUnavailable):
@@ -308,10 +315,10 @@ async def test_a_silent_network_does_not_hold_up_a_call_whose_time_is_up(proxy: 
 
 @pytest.mark.parametrize("doing", ["nothing", "a statement", "a statement that was cancelled"])
 async def test_a_silent_network_does_not_hold_up_the_end_of_a_transaction(
-    proxy: SilentProxy, watcher: Database, doing: str
+    proxy: FaultProxy, through_proxy: str, watcher: Database, doing: str
 ) -> None:
     statement, marker = forever()
-    async with open_database(proxy.url) as database:
+    async with open_database(through_proxy) as database:
         with ends_within_a_second_of_the_cancel() as cut, trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -340,9 +347,9 @@ async def _cancel_when_running(scope: trio.CancelScope, watcher: Database, marke
 
 
 async def test_a_silent_network_does_not_hold_up_the_closing_of_the_pool(
-    proxy: SilentProxy, watcher: Database
+    proxy: FaultProxy, through_proxy: str, watcher: Database
 ) -> None:
-    async with open_database(proxy.url) as database:
+    async with open_database(through_proxy) as database:
         # One connection idle, one in a transaction.
         async with database.open_transaction() as transaction:
             await query(transaction, "select 1")
