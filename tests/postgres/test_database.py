@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -271,6 +272,43 @@ async def test_a_server_killed_in_mid_query_is_unavailable_and_works_once_it_is_
             assert await value(database, "select 1") == 1
             async with database.open_transaction() as transaction:
                 assert await value(transaction, "select 1") == 1
+
+
+async def test_a_server_that_takes_no_writes_is_unavailable_and_its_connection_is_not_used_again(
+    empty_database_url: str,
+) -> None:
+    """Such as a standby, or a primary that was made one: the next connection may lead to one that writes."""
+    async with open_database(empty_database_url, max_connections=1) as database:
+        session = await value(database, "select pg_backend_pid()")
+        with pytest.raises(DatabaseUnavailable):
+            await query(database, "do $$ begin raise read_only_sql_transaction; end $$")
+        assert await value(database, "select pg_backend_pid()") != session
+
+
+async def send_garbage(stream: trio.SocketStream) -> None:
+    """Let everybody in, and answer whatever is asked with a row description that ends before its columns."""
+    async with stream:
+        await stream.receive_some()
+        await stream.send_all(message(b"R", bytes(4)) + message(b"S", b"server_version\x0018.0\0"))
+        await stream.send_all(message(b"K", bytes(8)) + message(b"Z", b"I"))
+        with suppress(trio.BrokenResourceError):
+            async for _ in stream:
+                await stream.send_all(message(b"1") + message(b"t", bytes(2)) + message(b"T", b"\x00\x02"))
+
+
+def message(kind: bytes, body: bytes = b"") -> bytes:
+    return kind + (len(body) + 4).to_bytes(4) + body
+
+
+async def test_a_server_that_sends_garbage_is_unavailable() -> None:
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, send_garbage, 0, host="127.0.0.1"))
+        url = f"postgresql://app@127.0.0.1:{listener.socket.getsockname()[1]}/app?sslmode=disable"
+        async with open_database(url, max_connections=1) as database:
+            for _ in range(2):
+                with pytest.raises(DatabaseUnavailable):
+                    await query(database, "select 1")
+        nursery.cancel_scope.cancel()
 
 
 # --- A network that goes silent ---
