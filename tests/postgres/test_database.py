@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import traceback
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
 from uuid import uuid4
 
 import pytest
 import trio
 
-from engine.database import Database, open_database
+from engine.database import CANCELLED_TIMERS, Database, open_database
 from engine.embedded import EmbeddedPostgres
 from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.statements import Statement
@@ -420,6 +423,28 @@ async def test_nothing_of_asyncio_comes_out_when_the_pool_is_closed_under_a_call
         nursery.start_soon(call, database)
         await wait_until_running(watcher, marker)
     assert [type(error) for error in errors] == [DatabaseUnavailable]
+
+
+async def test_what_a_caller_has_in_its_context_is_not_kept_behind_its_statement(small: Database) -> None:
+    """A request, for example, and all that came with it."""
+
+    class Request:
+        pass
+
+    in_context: ContextVar[Request] = ContextVar("in_context")
+    requests: list[weakref.ref[Request]] = []
+
+    async def call() -> None:
+        request = Request()
+        in_context.set(request)
+        requests.append(weakref.ref(request))
+        await query(small, "select 1")
+
+    for _ in range(300):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+    gc.collect()
+    assert sum(request() is not None for request in requests) <= 2 * CANCELLED_TIMERS
 
 
 async def test_what_the_server_quotes_of_a_row_is_not_in_a_traceback(database: Database) -> None:
