@@ -7,7 +7,6 @@ import resource
 import signal
 import socket
 from contextlib import suppress
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -145,9 +144,8 @@ async def test_callers_who_come_and_go_take_no_file_descriptor_for_longer_than_t
     service: Service,
 ) -> None:
     assert (await service.get("/healthz")).status_code == 200
-    pid = service.process.pid
-    at_rest = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (at_rest + 30, at_rest + 30))
+    few = service.open_files() + 30
+    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (few, few))
     where = urlsplit(service.url)
     for _ in range(300):
         async with await trio.open_tcp_stream(where.hostname, where.port) as stream:

