@@ -24,6 +24,7 @@ import trio
 import trio_asyncio
 
 from engine.errors import DatabaseUnavailable, StatementFailed
+from engine.out_of_files import is_out_of_files
 from engine.statements import Statement
 
 T = TypeVar("T")
@@ -66,6 +67,8 @@ _UNREACHABLE = {
     asyncpg.ClientConfigurationError: "the connection's parameters contradict one another",
     **dict.fromkeys(_GARBLED, "what it sends is garbled"),
 }
+
+_OUT_OF_FILES = "this process has no file descriptor left for a connection (ulimit -n)"
 
 # What giving a connection back raises when it is broken, or its time is up: TimeoutError is an OSError.
 _CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -216,8 +219,8 @@ def _forget_cancelled_timers(loop: trio_asyncio.BaseTrioEventLoop) -> None:
     """Have timers forgotten soon after they are cancelled, as asyncio's own loop forgets them.
 
     trio-asyncio (0.16) keeps them until they are due. At the end of every statement asyncpg sets one of five
-    minutes, for its idle connection, and cancels it at the next. It holds the context of whoever called, and so
-    a whole request: 15 kB for each 50 mentors at /trigger-engine, or a gigabyte at 300 requests a second.
+    minutes, for its idle connection, and cancels it at the next. It holds the context of whoever called, and
+    so a whole request: 15 kB for each 50 mentors at /trigger-engine, a gigabyte at 300 requests a second.
     """
     cancelled = 0
 
@@ -281,7 +284,8 @@ def _translated_errors(name: str, setting: str) -> Iterator[None]:
         *(asyncpg.InterfaceError, asyncpg.InternalClientError),
     ) as error:
         known = (reason for kind, reason in _UNREACHABLE.items() if isinstance(error, kind))
-        raise _unavailable(next(known, type(error).__name__), setting) from None
+        reason = _OUT_OF_FILES if is_out_of_files(error) else next(known, type(error).__name__)
+        raise _unavailable(reason, setting) from None
     except asyncio.CancelledError as error:
         # Not trio's cancel: that one has become trio.Cancelled. The pool gave up the connection under us.
         raise _unavailable("the connection was given up", setting) from error

@@ -185,7 +185,7 @@ async def test_a_run_that_finds_no_file_descriptor_for_its_calls_says_so_and_the
         assert adds_up(summary)
         assert summary["total_evaluated"] == len(engine.report.mentor_ids) - heard
         assert summary["total_errors"] > 0
-        print(service.logged("run_ended"))
+        assert service.logged("run_ended")[-1]["errors"] == {"out_of_files": summary["total_errors"]}
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         again = (await service.tick()).json()
         assert (again["total_evaluated"], again["total_errors"], again["completed"]) == (300, 0, True)

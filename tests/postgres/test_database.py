@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import traceback
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -113,6 +114,17 @@ async def test_an_answer_that_takes_too_long_is_unavailable_and_ends_on_the_serv
     with pytest.raises(DatabaseUnavailable):
         await small.fetch(statement, answer_within=0.1)
     await wait_until_gone(watcher, marker)
+
+
+async def test_no_file_descriptor_left_is_said_and_not_blamed_on_the_server(small: Database) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(DatabaseUnavailable) as caught:
+            await query(small, "select 1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "no file descriptor left" in str(caught.value)
 
 
 # --- Cancellation ---
