@@ -11,7 +11,7 @@ import pytest
 from tests.end_to_end.conftest import StartService, open_services
 from tests.faults.injected import INJECTED, write_rows
 
-COMMAND = "SCHEDULER_TEST_FIGURES=tests/figures pytest tests/faults"
+COMMAND = "SCHEDULER_TEST_FIGURES=tests/figures pytest tests/faults tests/end_to_end/test_adversity.py"
 
 
 @pytest.fixture

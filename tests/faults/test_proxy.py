@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
 import pytest
@@ -33,6 +33,15 @@ class Server:
 
 
 Ends = tuple[trio.SocketStream, trio.SocketStream]
+
+
+@pytest.fixture(autouse=True)
+def _not_in_the_figures() -> Iterator[None]:
+    """These are done to nobody but these tests."""
+    before = INJECTED.copy()
+    yield
+    INJECTED.clear()
+    INJECTED.update(before)
 
 
 @pytest.fixture
