@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 from contextlib import suppress
@@ -143,6 +144,21 @@ async def test_a_connection_left_idle_is_closed(service: Service) -> None:
             await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             answer = b"".join([data async for data in stream])
     assert answer.startswith(b"HTTP/1.1 200")
+
+
+async def test_callers_who_come_and_go_take_no_file_descriptor_for_longer_than_they_stay(
+    service: Service,
+) -> None:
+    assert (await service.get("/healthz")).status_code == 200
+    few = service.open_files() + 30
+    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (few, few))
+    where = urlsplit(service.url)
+    for _ in range(300):
+        async with await trio.open_tcp_stream(where.hostname, where.port) as stream:
+            await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            await stream.receive_some()
+    assert (await service.get("/healthz")).status_code == 200
+    assert "Too many open files" not in service.log()
 
 
 @pytest.mark.parametrize("path", ["/run", "/nowhere", "/healthz"])
