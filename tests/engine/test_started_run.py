@@ -63,9 +63,39 @@ async def test_a_run_that_a_bug_ended_is_told_of_and_logged_with_its_cause_and_h
         "exc_info": True,
         "run_id": str(started.context.run_id),
     }
+    ended = logs[-1]
+    assert ended["total_evaluated"] + ended["total_unprocessed"] == 100
+    assert ended == {
+        "event": "run_ended",
+        "log_level": "error",
+        "run_id": str(started.context.run_id),
+        "verdict": "failed",
+        "total_active_mentors": 100,
+        "total_evaluated": ended["total_evaluated"],
+        "total_dispatched": 0,
+        "total_suppressed": 0,
+        "total_errors": 0,
+        "total_unprocessed": ended["total_unprocessed"],
+        "errors": {},
+    }
     [finished] = database.asked["finish_run"]
     verdict, stop_reason, remaining_known, duration_ms, _ = finished[-5:]
     assert (verdict, stop_reason, remaining_known, duration_ms) == ("failed", None, False, 600)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "level"),
+    [(Evaluation(dispatched={"expiry": 1}), "info"), (Evaluation(errors={"mentor_error": 1}), "warning")],
+)
+async def test_a_run_that_has_ended_is_logged_with_its_summary_and_its_errors(
+    evaluation: Evaluation, level: str, autojump_clock: MockClock
+) -> None:
+    engine = FakeTriggerEngine(act=lambda chunk: evaluation)
+    with capture_logs() as logs:
+        async with open_model(ModelDatabase(ids(1)), engine) as scheduler:
+            summary = await run_to_its_end(scheduler)
+    line = {"event": "run_ended", "log_level": level, "errors": evaluation.errors}
+    assert [each for each in logs if each["event"] == "run_ended"] == [line | summary.as_json()]
 
 
 async def test_whoever_waits_for_a_run_that_is_cut_is_told_so(autojump_clock: MockClock) -> None:
