@@ -141,6 +141,22 @@ async def test_a_chunk_cut_while_it_is_bisected_keeps_what_was_answered(autojump
     assert add_up(summary)
 
 
+@pytest.mark.parametrize("frozen_for", [7.0, 10.0], ids=["until its fence", "longer"])
+async def test_a_chunk_that_failed_while_the_process_was_frozen_past_its_fence_is_not_halved(
+    frozen_for: float, autojump_clock: MockClock
+) -> None:
+    def act(chunk: Sequence[UUID]) -> Evaluation:
+        autojump_clock.jump(frozen_for)
+        raise InvocationFailed("http_500", bisectable=True)
+
+    engine = FakeTriggerEngine(latency=lambda chunk: 1.0, act=act)
+    walk = Walkthrough(FakeMentors(ids(8)), engine, limits=CHUNKS_OF_8)
+    walk.progress.fence.put_off_until(8.0)
+    summary = await walk.run()
+    assert engine.chunks == [ids(8)]
+    assert (summary.total_errors, summary.total_unprocessed) == (0, 8)
+
+
 async def test_errors_of_single_mentors_in_an_answer_are_not_evaluated(autojump_clock: MockClock) -> None:
     answer = Evaluation(errors={"mentor_missing": 2, "mentor_error": 1})
     engine = FakeTriggerEngine(act=lambda chunk: answer)

@@ -135,10 +135,11 @@ async def test_a_bug_in_writing_the_verdict_costs_the_verdict_and_nothing_else(
             started = await scheduler.start(RunRequest())
             assert (await started.summary()).completed
             assert trio.current_time() == 0.3 + 0.5
-            with pytest.raises(RunInProgress):
+            with pytest.raises(RunInProgress) as refused:
                 await scheduler.start(RunRequest())
             await trio.sleep(LEASE)
             assert (await run_to_its_end(scheduler)).completed
+    assert str(refused.value) == "Another run is under way; ask again when its budget is over."
     assert [each for each in logs if each["event"] == "verdict_not_recorded"] == [
         {
             "event": "verdict_not_recorded",
