@@ -33,22 +33,24 @@ FIGURES = ROOT / "tests" / "figures" / "mutation.json"
 
 PACKAGES = ("engine", "web")
 
-# What pytest says of a mutant, by its exit code: no failure, or no test at all.
-UNNOTICED = (0, 5, 33)
+# What an exit code says of a mutant: no test failed, or none was run; one failed. With any other it was ended
+# because its tests did not come to an end.
+UNNOTICED, NOTICED = (0, 5, 33), (1, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the mutants of one file. Those that survived are changed lines, as in a diff."""
+    """What became of the mutants of one file; a mutant is its changed lines, as in a diff."""
 
     file: str
     mutants: int
+    endless: Sequence[str]
     argued: Sequence[str]
     unanswered: Sequence[str]
 
     def row(self) -> dict[str, str]:
-        killed = self.mutants - len(self.argued) - len(self.unanswered)
-        figure = f"{killed} of {self.mutants}, {len(self.argued)} argued, {len(self.unanswered)} unanswered"
+        noticed = self.mutants - len(self.argued) - len(self.unanswered)
+        figure = f"{noticed} of {self.mutants}, {len(self.argued)} argued, {len(self.unanswered)} unanswered"
         what = f"mutants of {self.file} that a test noticed"
         return {"what": what, "figure": figure, "command": f"python -m tests.mutation {self.file}"}
 
@@ -62,10 +64,16 @@ def break_in_every_way(file: str, tests: Sequence[str], only: str | None = None)
         _mutmut(folder, "run")
         kept = json.loads((folder / "mutants" / f"{file}.meta").read_text("utf-8"))["exit_code_by_key"]
         survivors = [_changed_lines(folder, mutant) for mutant, code in kept.items() if code in UNNOTICED]
+        endless = [
+            _changed_lines(folder, mutant)
+            for mutant, code in kept.items()
+            if code not in (*UNNOTICED, *NOTICED)
+        ]
     argued = _argued_of(file)
     return Outcome(
         file,
         mutants=len(kept),
+        endless=endless,
         argued=[lines for lines in survivors if lines in argued],
         unanswered=[lines for lines in survivors if lines not in argued],
     )
@@ -90,9 +98,9 @@ def _configuration(folder: Path, file: str, tests: Sequence[str], only: str | No
         "pytest_add_cli_args_test_selection": [*tests, *(["-k", only] if only else [])],
         # A slow machine is no reason for a property test to fail.
         "pytest_add_cli_args": ["--hypothesis-profile=ci"],
-        # A walk that does not end costs no time but the processor's: (the tests' time + 5 s) × 4 of it.
-        "timeout_constant": [5.0],
-        "timeout_multiplier": [4.0],
+        # A walk that does not end costs no time but the processor's: (the tests' time + 10 s) × 6 at most.
+        "timeout_constant": [10.0],
+        "timeout_multiplier": [6.0],
     }
     lines = [f"{name}=" + "\n    ".join(map(str, values)) for name, values in settings.items()]
     return "\n".join(["[mutmut]", *lines, ""])
@@ -130,8 +138,10 @@ def main() -> None:
     for file in sys.argv[1:] or configured:
         outcomes.append(break_in_every_way(file, **configured[file]))
         print(f"\n{outcomes[-1].row()['what']}: {outcomes[-1].row()['figure']}", flush=True)
+        for lines in outcomes[-1].endless:
+            print(f"\nnever ends:\n{lines}", flush=True)
         for lines in outcomes[-1].unanswered:
-            print(f"\n{lines}", flush=True)
+            print(f"\nunanswered:\n{lines}", flush=True)
     if not sys.argv[1:]:
         figures = {"commit": describe_commit(), "rows": [outcome.row() for outcome in outcomes]}
         FIGURES.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
