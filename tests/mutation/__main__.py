@@ -48,27 +48,27 @@ class Outcome:
     argued: Sequence[str]
     unanswered: Sequence[str]
 
-    def row(self) -> dict[str, str]:
-        noticed = self.mutants - len(self.argued) - len(self.unanswered)
-        figure = f"{noticed} of {self.mutants}, {len(self.argued)} argued, {len(self.unanswered)} unanswered"
-        what = f"mutants of {self.file} that a test noticed"
-        return {"what": what, "figure": figure, "command": f"python -m tests.mutation {self.file}"}
+
+def row(what: str, command: str, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """A row of the figures."""
+    mutants = sum(each.mutants for each in outcomes)
+    argued = sum(len(each.argued) for each in outcomes)
+    unanswered = sum(len(each.unanswered) for each in outcomes)
+    figure = f"{mutants - argued - unanswered} of {mutants}, {argued} argued, {unanswered} unanswered"
+    return {"what": f"mutants of {what} that a test noticed", "figure": figure, "command": command}
 
 
 def break_in_every_way(file: str, tests: Sequence[str], only: str | None = None) -> Outcome:
     """Run these tests on every mutant of the file. `only` as pytest's -k."""
-    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="mutation-") as temporary:
+        folder = Path(temporary)
         _copy_to(folder)
         (folder / "setup.cfg").write_text(_configuration(folder, file, tests, only))
         _mutmut(folder, "run")
         kept = json.loads((folder / "mutants" / f"{file}.meta").read_text("utf-8"))["exit_code_by_key"]
-        survivors = [_changed_lines(folder, mutant) for mutant, code in kept.items() if code in UNNOTICED]
-        endless = [
-            _changed_lines(folder, mutant)
-            for mutant, code in kept.items()
-            if code not in (*UNNOTICED, *NOTICED)
-        ]
+        survivors = [_changed_lines(folder, name) for name, code in kept.items() if code in UNNOTICED]
+        ended = (*UNNOTICED, *NOTICED)
+        endless = [_changed_lines(folder, name) for name, code in kept.items() if code not in ended]
     argued = _argued_of(file)
     return Outcome(
         file,
@@ -134,16 +134,18 @@ def _arguments() -> list[dict[str, Any]]:
 def main() -> None:
     os.nice(19)  # it takes a while, and nobody waits for it
     configured = tomllib.loads((HERE / "tests.toml").read_text("utf-8"))
-    outcomes = []
+    outcomes, rows = [], []
     for file in sys.argv[1:] or configured:
-        outcomes.append(break_in_every_way(file, **configured[file]))
-        print(f"\n{outcomes[-1].row()['what']}: {outcomes[-1].row()['figure']}", flush=True)
-        for lines in outcomes[-1].endless:
-            print(f"\nnever ends:\n{lines}", flush=True)
-        for lines in outcomes[-1].unanswered:
-            print(f"\nunanswered:\n{lines}", flush=True)
+        outcome = break_in_every_way(file, **configured[file])
+        outcomes.append(outcome)
+        rows.append(row(file, f"python -m tests.mutation {file}", [outcome]))
+        print(f"\n{rows[-1]['what']}: {rows[-1]['figure']}", flush=True)
+        for title in ("endless", "unanswered"):
+            for lines in getattr(outcome, title):
+                print(f"\n{title}:\n{lines}", flush=True)
     if not sys.argv[1:]:
-        figures = {"commit": describe_commit(), "rows": [outcome.row() for outcome in outcomes]}
+        rows.append(row("all of these", "python -m tests.mutation", outcomes))
+        figures = {"commit": describe_commit(), "rows": rows}
         FIGURES.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     sys.exit(any(outcome.unanswered for outcome in outcomes))
 
