@@ -12,6 +12,7 @@ It promises:
 from __future__ import annotations
 
 import asyncio
+import heapq
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -23,6 +24,7 @@ import trio
 import trio_asyncio
 
 from engine.errors import DatabaseUnavailable, StatementFailed
+from engine.out_of_files import is_out_of_files
 from engine.statements import Statement
 
 T = TypeVar("T")
@@ -38,16 +40,23 @@ RELEASE_TIMEOUT = 0.5
 # milliseconds; so long means that network or server went away without a word.
 STATEMENT_TIMEOUT = 5.0
 
+# Cancelled timers that may be kept: few enough to weigh nothing, enough that looking through all is rare.
+CANCELLED_TIMERS = 50
+
 # What Postgres says of itself rather than of the statement, by SQLSTATE or its class (appendix A of its
 # manual).
 _UNAVAILABLE = {
     "08": "the connection was lost",
+    "25006": "it takes no writes, as a standby does",
     "28": "the login was refused",
     "3D": "the database does not exist",
     "53": "it is out of resources",
     "57P": "it is shutting down, or not up yet",
     "58": "it reports a fault of its own system",
 }
+
+# How asyncpg fails at an answer that is not Postgres's protocol.
+_GARBLED = (BufferError, IndexError, UnicodeDecodeError)
 
 # The same of what the network says.
 _UNREACHABLE = {
@@ -56,7 +65,10 @@ _UNREACHABLE = {
     ConnectionResetError: "the connection was lost",
     TimeoutError: "it does not answer",
     asyncpg.ClientConfigurationError: "the connection's parameters contradict one another",
+    **dict.fromkeys(_GARBLED, "what it sends is garbled"),
 }
+
+_OUT_OF_FILES = "this process has no file descriptor left for a connection (ulimit -n)"
 
 # What giving a connection back raises when it is broken, or its time is up: TimeoutError is an OSError.
 _CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -119,8 +131,10 @@ class Database:
             connection = await self._pool.acquire()
             try:
                 return await connection.fetch(statement.sql, *arguments)
-            except asyncpg.InternalClientError:
-                # What asyncpg says when the server ended the session between two steps of one statement.
+            except (asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError, *_GARBLED):
+                # What asyncpg says when the server ended the session between two steps of one statement; when
+                # it is a standby, and the next connection may lead to its primary; when nothing more can be
+                # made of what it sends.
                 connection.terminate()
                 raise
             finally:
@@ -182,6 +196,7 @@ async def open_database(
     """
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(_log_error_of_nobody)
+        _forget_cancelled_timers(loop)
         pool = asyncpg.create_pool(
             url,
             loop=loop,  # else asyncpg asks the caller's context, which knows the loop opened last
@@ -198,6 +213,26 @@ async def open_database(
         finally:
             with trio.CancelScope(shield=True):
                 await _on_asyncio(loop, lambda: _close(pool))
+
+
+def _forget_cancelled_timers(loop: trio_asyncio.BaseTrioEventLoop) -> None:
+    """Have timers forgotten soon after they are cancelled, as asyncio's own loop forgets them.
+
+    trio-asyncio (0.16) keeps them until they are due. At the end of every statement asyncpg sets one of five
+    minutes, for its idle connection, and cancels it at the next. It holds the context of whoever called, and
+    so a whole request: 15 kB for each 50 mentors at /trigger-engine, a gigabyte at 300 requests a second.
+    """
+    cancelled = 0
+
+    def cancel(handle: asyncio.TimerHandle) -> None:
+        nonlocal cancelled
+        cancelled += 1
+        if cancelled > max(CANCELLED_TIMERS, len(loop._timers) // 2):
+            cancelled = 0
+            loop._timers[:] = [timer for timer in loop._timers if not timer.cancelled()]
+            heapq.heapify(loop._timers)
+
+    loop._timer_handle_cancelled = cancel
 
 
 def _log_error_of_nobody(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -244,9 +279,13 @@ def _translated_errors(name: str, setting: str) -> Iterator[None]:
             if state.startswith(prefix):
                 raise _unavailable(f"{reason} (SQLSTATE {state})", setting) from None
         raise StatementFailed(name, state) from None  # a logged traceback would show the server's message
-    except (OSError, OverflowError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+    except (
+        *(OSError, OverflowError, *_GARBLED),
+        *(asyncpg.InterfaceError, asyncpg.InternalClientError),
+    ) as error:
         known = (reason for kind, reason in _UNREACHABLE.items() if isinstance(error, kind))
-        raise _unavailable(next(known, type(error).__name__), setting) from None
+        reason = _OUT_OF_FILES if is_out_of_files(error) else next(known, type(error).__name__)
+        raise _unavailable(reason, setting) from None
     except asyncio.CancelledError as error:
         # Not trio's cancel: that one has become trio.Cancelled. The pool gave up the connection under us.
         raise _unavailable("the connection was given up", setting) from error
