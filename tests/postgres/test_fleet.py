@@ -91,8 +91,22 @@ async def test_a_run_in_shards_reaches_everybody_once_and_the_ledger_has_it(
             MENTORS,
             MENTORS,
         )
+        assert not record.resumed
         again = await (await scheduler.start(RunRequest())).summary()
         assert (again.completed, again.total_suppressed) == (True, MENTORS)
+        # As if the first of its shards had been cut in the middle.
+        await query(many, "update scheduler.runs set verdict = 'partial', stop_reason = 'draining'")
+        cut = "is_completed = false, low_water_mark = $1 where run_id = $2 and shard_index = 0"
+        mark = await value(many, "select id from public.peer_mentors order by id offset 7 limit 1")
+        await query(many, f"update scheduler.shards set {cut}", mark, again.run_id)
+        resumed = await (await scheduler.start(RunRequest())).summary()
+        assert (resumed.completed, resumed.total_suppressed) == (True, MENTORS)
+        record = await scheduler.find_run(resumed.run_id)
+        assert record is not None
+        assert record.resumed
+        assert (await scheduler.list_runs(before=None, limit=1))[0].resumed
+        first = "select after_id from scheduler.shards where run_id = $1 and shard_index = 0"
+        assert await value(many, first, resumed.run_id) == mark
     assert await count_notifications(many) == MENTORS
 
 
@@ -135,9 +149,10 @@ async def test_what_a_killed_process_left_is_resumed_by_another_one(
     await query(many, "update scheduler.runs set heartbeat_at = heartbeat_at - interval '1 minute'")
     async with open_fleet_on(database_url) as scheduler:
         summary = await (await scheduler.start(RunRequest())).summary()
+        records = await scheduler.list_runs(before=None, limit=10)
+    assert [record.verdict for record in records] == ["completed", "abandoned"]
+    assert [record.resumed for record in records] == [False, False]  # nothing had been finished
     assert (summary.completed, summary.total_dispatched) == (True, MENTORS)
-    verdicts = await query(many, "select verdict from scheduler.runs order by started_at")
-    assert [row["verdict"] for row in verdicts] == ["abandoned", "completed"]
 
 
 async def test_two_fleets_over_one_database_begin_one_run(many: Database, database_url: str) -> None:
