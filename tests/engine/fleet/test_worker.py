@@ -12,7 +12,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine.errors import DatabaseUnavailable, FleetUnavailable
+from engine.errors import DatabaseUnavailable, FleetUnavailable, StatementFailed
 from engine.fleet.in_process import InProcessFleet
 from engine.fleet.protocol import ACK_WAIT, MAX_DELIVERIES, Gathering
 from engine.fleet.shard import Shard, ShardResult, read_result, write
@@ -512,6 +512,26 @@ async def test_a_bug_costs_its_shard_a_few_tries_and_no_other_anything(
             await trio.sleep(MAX_DELIVERIES * (ACK_WAIT + 1))
     assert len([line for line in logs if line["event"] == "shard_failed"]) == MAX_DELIVERIES
     assert world.shards_of()[0].deliveries == MAX_DELIVERIES
+
+
+async def test_a_shard_that_failed_before_it_was_claimed_goes_to_somebody_at_once(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    world = World(ids(100))
+    run = await coordinate(world, nursery)
+    claim = world.database._claim_shard
+
+    def refuse(*arguments: Any) -> Sequence[Any]:
+        world.database._claim_shard = claim  # type: ignore[method-assign]
+        raise StatementFailed("claim_shard", "42501")
+
+    world.database._claim_shard = refuse  # type: ignore[assignment,method-assign]
+    await run.submit()
+    with capture_logs() as logs:
+        async with world.open_worker():
+            assert (await run.result()).evaluated == 50
+    assert trio.current_time() == run.planned_at
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["shard_failed"]
 
 
 # --- The drain ---
