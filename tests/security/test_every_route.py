@@ -110,7 +110,7 @@ def test_no_trick_with_method_path_or_fields_leads_round_a_credential(
     async def ask() -> None:
         application = Application()
         reply = await check_request(application, method, target, fields)
-        assert reply.status in (303, 308, 400, 401, 404, 405), reply
+        assert reply.status in (303, 400, 401, 404, 405), reply
         assert reply.headers.get("location", ["/login"])[0] in ("/login", "/dashboard")
         assert application.scheduler.requests == []
         assert application.scheduler.listings == []
@@ -123,6 +123,17 @@ async def test_no_answer_names_the_host_that_the_request_names(host: str, client
     for path in ("/dashboard", "/login", "/openapi.json", "/nowhere"):
         response = await client.get(path, headers={"Host": host, "X-Forwarded-Host": "evil.example"})
         assert "evil" not in await response.get_data(as_text=True) + str(response.headers)
+
+
+@pytest.mark.parametrize("path", ["/runs//x", "/static//dashboard.js", "/dashboard//overview"])
+async def test_a_doubled_slash_is_another_path_and_not_redirected_to_the_host_of_the_request(
+    path: str, client: Client
+) -> None:
+    """Found by the fuzzer. pg_net follows redirects, and takes the secret along to wherever one leads."""
+    headers = {"Host": "evil.example", "Authorization": f"Bearer {TOKEN}"}
+    response = await client.open(path, method="GET", headers=headers)
+    assert (response.status_code, response.content_type) == (404, "application/json")
+    assert "Location" not in response.headers
 
 
 # --- The log ---
