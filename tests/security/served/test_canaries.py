@@ -261,7 +261,7 @@ def test_what_is_planted_would_be_found_however_it_is_written(canary: str) -> No
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="there is no /proc to see processes in")
-def test_no_password_of_an_embedded_postgres_is_among_the_arguments_of_a_process(
+def test_no_password_of_an_embedded_postgres_is_an_argument_of_a_process(
     postgres_cluster: Any,
 ) -> None:
     password = httpx.URL(postgres_cluster.dsn).password
