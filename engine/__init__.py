@@ -1,6 +1,7 @@
 """This folder is the scheduler without its web layer: open one, start a run, await its summary."""
 
 from engine.capacity import Capacity, advise, measure_capacity
+from engine.comparison import digest_of, is_same
 from engine.database import Database, open_database
 from engine.doctor.examine import examine
 from engine.doctor.finding import Finding
@@ -110,6 +111,7 @@ __all__ = [
     "advise",
     "describe_first_ticks",
     "diagnose",
+    "digest_of",
     "enabled_scenario_types",
     "examine",
     "find_binaries",
@@ -118,6 +120,7 @@ __all__ = [
     "grant_rights",
     "install_tick",
     "is_loopback",
+    "is_same",
     "leads_to_this_machine",
     "list_runs",
     "live_run_elsewhere",
