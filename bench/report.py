@@ -26,7 +26,8 @@ Row = tuple[str, str, float, float]  # script, what, figure, at most
 
 
 def rows() -> Iterator[Row]:
-    for script in ("walk", "overhead", "million", "memory", "page_cost", "deadline", "tick", "metrics"):
+    scripts = ("walk", "overhead", "million", "memory", "page_cost", "deadline", "tick", "metrics", "refused")
+    for script in scripts:
         if measured := read_result(script):
             yield from globals()[f"_of_{script}"](measured["figures"])
 
@@ -91,6 +92,11 @@ def _of_metrics(figures: dict[str, Any]) -> Iterator[Row]:
     bound = figures["bound"]
     yield "metrics", "a walk that is counted × one that is not, processor", figures["with_scrapes"], bound
     yield "metrics", "a scrape, processor, ms", figures["scrape_seconds"] * 1e3, float("inf")
+
+
+def _of_refused(figures: dict[str, Any]) -> Iterator[Row]:
+    what = "a run beside 50 refused calls a second × one alone"
+    yield "refused", what, figures["beside_to_alone"], figures["bound"]
 
 
 def _table() -> str:
