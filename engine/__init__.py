@@ -12,6 +12,7 @@ from engine.errors import (
     Draining,
     DryRunUnsupported,
     EmbeddedPostgresError,
+    FleetUnavailable,
     InvalidOverride,
     InvalidTick,
     MentorNotFound,
@@ -28,19 +29,21 @@ from engine.errors import (
     UnknownScenarioType,
 )
 from engine.explanation import Explanation, Outcome, ScenarioExplanation, Visit
+from engine.fleet.worker import Worker
 from engine.freshness import Freshness
 from engine.histogram import Histogram
 from engine.ledger import LEASE, Verdict
 from engine.live_run import LiveRun, live_run_elsewhere
 from engine.measures import Measures, Totals
 from engine.migrations import migrate
+from engine.opening import open_scheduler, open_worker
 from engine.overrides import Overrides, parse_overrides
 from engine.overview import Overview
 from engine.remedies import remedy_of
 from engine.rhythm import Rhythm, find_rhythm
 from engine.rights import grant_rights, service_database_url, set_service_password
 from engine.run_record import RunRecord, find_run, list_runs
-from engine.scheduler import RunRequest, Scheduler, open_scheduler
+from engine.scheduler import RunRequest, Scheduler
 from engine.seeding import seed_mentors
 from engine.settings import (
     MAX_MENTORS_OVER_HTTP,
@@ -50,6 +53,7 @@ from engine.settings import (
     load_settings,
     service_url,
 )
+from engine.shard_record import ShardRecord
 from engine.started_run import StartedRun
 from engine.tally import StopReason, Summary
 from engine.tick.diagnosis import describe_first_ticks, diagnose
@@ -73,6 +77,7 @@ __all__ = [
     "EmbeddedPostgresError",
     "Explanation",
     "Finding",
+    "FleetUnavailable",
     "Freshness",
     "Histogram",
     "InDatabaseTriggerEngine",
@@ -98,6 +103,7 @@ __all__ = [
     "Scheduler",
     "SchedulerError",
     "Settings",
+    "ShardRecord",
     "StartedRun",
     "StatementFailed",
     "StopReason",
@@ -108,6 +114,7 @@ __all__ = [
     "UnknownScenarioType",
     "Verdict",
     "Visit",
+    "Worker",
     "advise",
     "describe_first_ticks",
     "diagnose",
@@ -130,6 +137,7 @@ __all__ = [
     "open_database",
     "open_embedded_postgres",
     "open_scheduler",
+    "open_worker",
     "parse_overrides",
     "plan_jobs",
     "read_tick_status",
