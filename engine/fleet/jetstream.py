@@ -47,7 +47,7 @@ class JetStream:
         self, connection: NatsConnection, names: Names, *, shards_at_once: int, replicas: int
     ) -> None:
         self._connection = connection
-        self._names = names
+        self.names = names
         self._make_streams = partial(
             streams.make_streams, names=names, shards_at_once=shards_at_once, replicas=replicas
         )
@@ -61,7 +61,7 @@ class JetStream:
 
     @asynccontextmanager
     async def open_gathering(self, run_id: UUID) -> AsyncIterator[_Gathering]:
-        gathering = _Gathering(self._connection, self._names, run_id)
+        gathering = _Gathering(self._connection, self.names, run_id)
         await gathering.make()
         try:
             yield gathering
@@ -71,7 +71,7 @@ class JetStream:
 
     async def take(self) -> _Delivery:
         pauses = _Pauses()
-        pull = partial(streams.pull, stream=self._names.shards, consumer=self._names.workers)
+        pull = partial(streams.pull, stream=self.names.shards, consumer=self.names.workers)
         while True:
             try:
                 message = await self._connection.use(pull)
@@ -84,7 +84,7 @@ class JetStream:
             if message is None:
                 continue
             try:
-                return _Delivery(self._connection, self._names, message)
+                return _Delivery(self._connection, self.names, message)
             except ValueError:
                 log.warning("shard_refused", reason="subject")
                 with suppress(FleetUnavailable):

@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from nats.aio.client import Client
+from trio_asyncio import aio_as_trio, open_loop
 
 from tests.conftest import _memory_folder
 
@@ -111,24 +113,29 @@ class NatsServers:
         """Until those that were started can store something."""
         with trio.fail_after(PATIENCE):
             for server in self.servers:
-                while server.is_up and (server.ask("/healthz") or {}).get("status") != "ok":
-                    await trio.sleep(0.02)
+                while server.is_up and (server.ask("/healthz") or {}).get("status") != "ok":  # noqa: ASYNC110
+                    await trio.sleep(0.02)  # nothing but asking tells
 
     def leader(self, stream: str) -> NatsServer | None:
         """The server that leads the stream, as somebody who is up says."""
-        for server in self.servers:
-            details = (server.ask("/jsz?streams=1") or {}).get("account_details") or []
-            for account in details:
-                for each in account.get("stream_detail") or []:
-                    if each["name"] == stream:
-                        name = (each.get("cluster") or {}).get("leader")
-                        return next((one for one in self.servers if one.name == name), None)
+        for each in self.streams(stream):
+            name = (each.get("cluster") or {}).get("leader")
+            return next((one for one in self.servers if one.name == name), None)
         return None
+
+    def streams(self, name: str | None = None) -> list[dict[str, Any]]:
+        """What somebody who is up says of the streams, or of the one of that name."""
+        for server in self.servers:
+            accounts = (server.ask("/jsz?streams=1") or {}).get("account_details") or []
+            streams = [each for account in accounts for each in account.get("stream_detail") or []]
+            if found := [each for each in streams if name in (None, each["name"])]:
+                return found
+        return []
 
 
 @contextmanager
 def open_nats_servers(count: int = 1) -> Iterator[NatsServers]:
-    """On loopback, in the clear, with JetStream. They are starting when this begins, and gone when it ends."""
+    """On loopback, in the clear, with JetStream. They start when this begins, and are gone when it ends."""
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_memory_folder()))
     ports = iter(free_ports(3 * count))
     names = [f"nats-{number}" for number in range(1, count + 1)]
@@ -151,3 +158,16 @@ def open_nats_servers(count: int = 1) -> Iterator[NatsServers]:
         for server in servers:
             server.kill()
         shutil.rmtree(folder)
+
+
+async def publish(servers: NatsServers, subject: str, message: bytes, **headers: str) -> None:
+    """As somebody might who has a connection of his own, and the rights."""
+
+    async def publish_it() -> None:
+        client = Client()
+        await client.connect(list(servers.urls))
+        await client.jetstream().publish(subject, message, headers=headers or None)
+        await client.close()
+
+    async with open_loop():
+        await aio_as_trio(publish_it)()
