@@ -47,7 +47,10 @@ class Gathering(Protocol):
         ...
 
     async def withdraw(self) -> None:
-        """What no worker has taken is taken by none. Raises FleetUnavailable.
+        """What no worker has in hand is taken by none. Raises FleetUnavailable.
+
+        What one has in hand is still finished and its result still arrives, but should that worker be lost,
+        nobody need get it again. Who decides what may still begin is the ledger; this spares the deliveries.
 
         **Cancellation:** may be withdrawn or not.
         """
@@ -73,7 +76,11 @@ class Fleet(Protocol):
 
 
 class Delivery(Protocol):
-    """A shard in the hands of one worker. Ends with one of the last three."""
+    """A shard in the hands of one worker. Ends with one of the last three.
+
+    Or with nothing, if the worker dies, or has found out that the shard is no longer its own: then it comes
+    again when ACK_WAIT is over, at most MAX_DELIVERIES times. Whoever has lost it says nothing more.
+    """
 
     run_id: UUID
     index: int
@@ -88,10 +95,20 @@ class Delivery(Protocol):
         """
         ...
 
-    async def finish(self, result: bytes) -> None:
-        """Hand the result over, for good, and then the shard back as done. Raises FleetUnavailable.
+    async def report(self, result: bytes) -> None:
+        """Hand the result over: when this returns, whoever gathers gets it. Raises FleetUnavailable.
 
-        **Cancellation:** the result may have been handed over or not, and the shard may come again.
+        Again with the same result does no harm. The ledger is written between this and `finish`: a worker
+        that dies there has its shard done again, and its first result counts.
+
+        **Cancellation:** the result may have been handed over or not.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """It is done: it is not delivered again. Raises FleetUnavailable.
+
+        **Cancellation:** it may come again.
         """
         ...
 
