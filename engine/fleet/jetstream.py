@@ -155,9 +155,11 @@ class _Delivery:
         with trio.move_on_after(KEEP_TIMEOUT), suppress(FleetUnavailable):
             await self._connection.use(say)
 
-    async def finish(self, result: bytes) -> None:
+    async def report(self, result: bytes) -> None:
         subject = self._names.result(self.run_id, self.index)
         await _publish(self._connection, self._names.results, subject, result)
+
+    async def finish(self) -> None:
         await _say(self._connection, self._reply, Msg.Ack.Ack)
 
     async def refuse(self) -> None:

@@ -27,7 +27,7 @@ from nats.aio.client import Client
 
 from engine.bridge import Loop, on_asyncio, open_asyncio
 from engine.errors import ConfigurationError, FleetUnavailable
-from engine.fleet.nats_faults import describe, is_of_the_server
+from engine.fleet.nats_faults import describe, describe_of_tls, is_of_the_server
 
 T = TypeVar("T")
 
@@ -175,7 +175,7 @@ class NatsConnection:
                 await _discard(client)
                 # What it says of all its tries is that there were some.
                 cause = said[-1] if said and isinstance(error, nats.errors.NoServersError) else error
-                fault = describe(cause, None)
+                fault = describe(cause, None) if self._tls is None else describe_of_tls(cause)
             except BaseException:
                 await _discard(client)
                 raise

@@ -30,7 +30,8 @@ _OF_JETSTREAM = {
 _OF_THE_NETWORK: dict[type[Exception], str] = {
     ssl.SSLCertVerificationError: "its certificate is not to be trusted; check SCHEDULER_FLEET_CA, and that "
     "the host in SCHEDULER_FLEET is the one in the certificate",
-    ssl.SSLError: "TLS failed; the server's configuration needs `handshake_first: true` in its block `tls`",
+    ssl.SSLError: "TLS did not come about; if the server is up, see that the block `tls` of its configuration "
+    "has `handshake_first: true`",
     socket.gaierror: "the name of its host can't be resolved; check SCHEDULER_FLEET",
     ConnectionRefusedError: "nobody listens there; check SCHEDULER_FLEET and that the server is up",
     nats.errors.AuthorizationError: "it refused the login; check SCHEDULER_FLEET_USER and "
@@ -46,6 +47,12 @@ _OF_THE_NETWORK: dict[type[Exception], str] = {
 def describe(error: BaseException, refusal: str | None) -> FleetUnavailable:
     """`refusal`: what the server said meanwhile that this user may not do; it then answers nothing at all."""
     return FleetUnavailable(f"NATS can't be used: {_reason(error, refusal)}.", RETRY_AFTER)
+
+
+def describe_of_tls(error: BaseException) -> FleetUnavailable:
+    """Of a connection that did not come about: one that waits for the other side to begin ends in many ways."""
+    in_handshake = isinstance(error, TimeoutError | ConnectionResetError | ConnectionAbortedError)
+    return describe(ssl.SSLError() if in_handshake else error, None)
 
 
 def is_of_the_server(error: BaseException) -> bool:

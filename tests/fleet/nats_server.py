@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -31,7 +31,7 @@ CONFIGURATION = """
 server_name: {name}
 listen: "127.0.0.1:{port}"
 http: "127.0.0.1:{monitoring_port}"
-jetstream {{ store_dir: "{folder}/{name}", sync_interval: always, max_mem: 64MB, max_file: 1GB }}
+jetstream {{ store_dir: "store", sync_interval: always, max_mem: 64MB, max_file: 1GB }}
 """
 
 CLUSTER = """
@@ -62,19 +62,30 @@ class NatsServer:
     """A process, or what is left of it; it can be started again, with what it had stored."""
 
     def __init__(
-        self, name: str, file: Path, port: int, monitoring_port: int, *, secure: bool = False
+        self,
+        name: str,
+        url: str,
+        folder: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        monitoring: str | None = None,
     ) -> None:
+        """Of `nats.conf` in that folder, which is its own. `monitoring`: the URL of it, if it is on."""
         self.name = name
-        self.port = port
-        self.url = f"{'tls' if secure else 'nats'}://127.0.0.1:{port}"
-        self._file = file
-        self._monitoring = f"http://127.0.0.1:{monitoring_port}"
+        self.url = url
+        self._folder = folder
+        self._environment = environment
+        self._monitoring = monitoring
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        with self._file.with_suffix(".log").open("ab") as log:
+        with (self._folder / "nats.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [find_nats_server(), "-c", str(self._file)], stdout=log, stderr=log
+                [find_nats_server(), "-c", "nats.conf"],
+                cwd=self._folder,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
             )
 
     def send(self, number: signal.Signals) -> None:
@@ -98,7 +109,7 @@ class NatsServer:
         return None
 
     def log(self) -> str:
-        return self._file.with_suffix(".log").read_text()
+        return (self._folder / "nats.log").read_text()
 
 
 class NatsServers:
@@ -144,12 +155,14 @@ def open_nats_servers(count: int = 1) -> Iterator[NatsServers]:
     servers = []
     for name in names:
         port, monitoring_port = next(ports), next(ports)
-        text = CONFIGURATION.format(name=name, port=port, monitoring_port=monitoring_port, folder=folder)
+        text = CONFIGURATION.format(name=name, port=port, monitoring_port=monitoring_port)
         if count > 1:
             text += CLUSTER.format(cluster_port=cluster_ports[name], routes=routes)
-        file = folder / f"{name}.conf"
-        file.write_text(text)
-        servers.append(NatsServer(name, file, port, monitoring_port))
+        own_folder = folder / name
+        own_folder.mkdir()
+        (own_folder / "nats.conf").write_text(text)
+        monitoring = f"http://127.0.0.1:{monitoring_port}"
+        servers.append(NatsServer(name, f"nats://127.0.0.1:{port}", own_folder, monitoring=monitoring))
     try:
         for server in servers:
             server.start()

@@ -55,7 +55,8 @@ async def test_a_shard_that_is_finished_hands_its_result_to_who_gathers(fleet: J
         await gathering.submit(3, b"shard")
         delivery = await fleet.take()
         assert (delivery.run_id, delivery.index, delivery.message) == (run_id, 3, b"shard")
-        await delivery.finish(b"result")
+        await delivery.report(b"result")
+        await delivery.finish()
         assert await gathering.next_result() == (3, b"result")
 
 
@@ -88,7 +89,7 @@ async def test_no_more_shards_are_out_at_once_than_the_fleet_was_opened_for(nats
             with trio.move_on_after(0.3):
                 out.append(await fleet.take())
             assert len(out) == 2
-            await out[0].finish(b"result")
+            await out[0].finish()
             assert (await fleet.take()).index == 2
 
 
@@ -128,7 +129,8 @@ async def test_what_was_withdrawn_while_it_was_out_holds_nobody_up(nats: NatsSer
                 assert (await fleet.take()).message == b"another"
                 assert (await fleet.take()).message == b"another"
         for delivery in late:
-            await delivery.finish(b"result")
+            await delivery.report(b"result")
+            await delivery.finish()
 
 
 @pytest.mark.parametrize("subject", ["nonsense.0", f"{uuid4()}.x", f"{uuid4()}.-1", f"{uuid4()}.9999999"])
@@ -146,9 +148,9 @@ async def test_a_subject_that_is_no_shards_is_terminated_and_the_next_one_taken(
 async def test_results_of_other_runs_do_not_reach_a_gathering(fleet: JetStream) -> None:
     async with fleet.open_gathering(uuid4()) as one, fleet.open_gathering(uuid4()) as other:
         await one.submit(0, b"shard")
-        await (await fleet.take()).finish(b"of one")
+        await (await fleet.take()).report(b"of one")
         await other.submit(1, b"shard")
-        await (await fleet.take()).finish(b"of the other")
+        await (await fleet.take()).report(b"of the other")
         assert await other.next_result() == (1, b"of the other")
         assert await one.next_result() == (0, b"of one")
 
@@ -179,7 +181,8 @@ async def test_a_server_that_comes_back_is_used_again_by_those_who_wait() -> Non
                     nats.servers[0].kill()
                     nats.servers[0].start()
                     await delivery.keep()
-                    await delivery.finish(b"result")
+                    await delivery.report(b"result")
+                    await delivery.finish()
 
                 nursery.start_soon(gather)
                 nursery.start_soon(work)
