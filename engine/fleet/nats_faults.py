@@ -30,8 +30,8 @@ _OF_JETSTREAM = {
 _OF_THE_NETWORK: dict[type[Exception], str] = {
     ssl.SSLCertVerificationError: "its certificate is not to be trusted; check SCHEDULER_FLEET_CA, and that "
     "the host in SCHEDULER_FLEET is the one in the certificate",
-    ssl.SSLError: "TLS did not come about; if the server is up, see that the block `tls` of its configuration "
-    "has `handshake_first: true`",
+    ssl.SSLError: "TLS did not come about; if the server is up, see that its configuration has "
+    "`handshake_first: true` in its block `tls`",
     socket.gaierror: "the name of its host can't be resolved; check SCHEDULER_FLEET",
     ConnectionRefusedError: "nobody listens there; check SCHEDULER_FLEET and that the server is up",
     nats.errors.AuthorizationError: "it refused the login; check SCHEDULER_FLEET_USER and "
@@ -50,7 +50,7 @@ def describe(error: BaseException, refusal: str | None) -> FleetUnavailable:
 
 
 def describe_of_tls(error: BaseException) -> FleetUnavailable:
-    """Of a connection that did not come about: one that waits for the other side to begin ends in many ways."""
+    """Of a connection that did not come about. Two that wait for one another to begin end in many ways."""
     in_handshake = isinstance(error, TimeoutError | ConnectionResetError | ConnectionAbortedError)
     return describe(ssl.SSLError() if in_handshake else error, None)
 

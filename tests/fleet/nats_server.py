@@ -88,9 +88,15 @@ class NatsServer:
                 stderr=log,
             )
 
-    def send(self, number: signal.Signals) -> None:
+    def freeze(self) -> None:
+        """Returns when it has stopped: a signal may take a moment, in which it still answers."""
         assert self._process is not None
-        self._process.send_signal(number)
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+
+    def wake(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -1,4 +1,4 @@
-"""This file is the README's three servers on loopback: its configuration and commands, other hosts and ports."""
+"""This file is the README's three servers on loopback: its commands with other hosts and ports."""
 
 from __future__ import annotations
 

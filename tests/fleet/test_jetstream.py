@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from uuid import uuid4
@@ -201,7 +200,7 @@ async def test_a_cancel_is_obeyed_at_once_also_while_the_server_is_silent(what: 
             async with fleet.open_gathering(uuid4()) as gathering:
                 await gathering.submit(0, b"shard")
                 delivery = await fleet.take()
-                nats.servers[0].send(signal.SIGSTOP)
+                nats.servers[0].freeze()
                 calls = {
                     "check_ready": fleet.check_ready,
                     "take": fleet.take,
@@ -220,10 +219,10 @@ async def test_a_silent_server_is_given_up_and_said_to_be_away() -> None:
         await nats.wait_until_up()
         async with open_fleet(nats.urls, name="a") as fleet:
             await fleet.check_ready()
-            nats.servers[0].send(signal.SIGSTOP)
+            nats.servers[0].freeze()
             with trio.fail_after(PATIENCE), pytest.raises(FleetUnavailable, match="it does not answer"):
                 await fleet.check_ready()
             with trio.fail_after(PATIENCE), pytest.raises(FleetUnavailable, match="it does not answer"):
                 await fleet.check_ready()
-            nats.servers[0].send(signal.SIGCONT)
+            nats.servers[0].wake()
             await fleet.check_ready()

@@ -77,6 +77,31 @@ async def test_with_its_rights_each_can_do_what_it_has_to(service: JetStream, wo
         await gathering.withdraw()
 
 
+async def test_a_shard_submitted_twice_at_the_same_moment_is_there_once(
+    secured: SecuredServers, worker: JetStream
+) -> None:
+    """Three servers answer one of the two with 409/10158, which does not say that they have it."""
+    run_id = uuid4()
+    address = secured.as_user("scheduler-service")
+    async with (
+        open_fleet(address) as one,
+        open_fleet(address) as other,
+        one.open_gathering(run_id) as gathering,
+        other.open_gathering(run_id) as same_gathering,
+    ):
+        for index in range(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(gathering.submit, index, b"shard")
+                nursery.start_soon(same_gathering.submit, index, b"shard")
+        deliveries = []
+        for _ in range(20):
+            deliveries.append(await worker.take())
+            await deliveries[-1].finish()
+        assert sorted(delivery.index for delivery in deliveries) == list(range(20))
+        with trio.move_on_after(0.2):
+            pytest.fail(f"one more: {(await worker.take()).index}")
+
+
 CREATE = api.StreamConfig(name="mine", subjects=["mine"])
 OF_EVERYTHING = api.ConsumerConfig(name="mine", ack_policy=api.AckPolicy.EXPLICIT)
 
