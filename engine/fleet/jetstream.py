@@ -2,14 +2,16 @@
 
 The coordinator's side makes the streams, so it needs rights that workers do not: a worker pulls from one
 consumer, acknowledges, and publishes results, and its credentials are good for nothing else.
+
+What waits, waits for the fleet's return; anything else is tried once, and bounded by the time-outs of
+engine/fleet/nats_connection.py. Who calls it knows until when another try makes sense.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -23,12 +25,7 @@ from engine.fleet.nats_connection import Address, NatsConnection, open_nats
 from engine.fleet.protocol import ACK_WAIT
 from engine.fleet.streams import Names, read_subject
 
-T = TypeVar("T")
-
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-# Seconds for which what has to arrive is tried again. Of three servers, two have had another leader by then.
-INSIST_FOR = 10.0
 
 # Seconds between two tries: at first, and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
@@ -101,7 +98,7 @@ class _Gathering:
 
     async def make(self) -> None:
         make = partial(streams.make_gathering, names=self._names, run_id=self._run_id)
-        await _insist(self._connection, make)
+        await self._connection.use(make)
 
     async def delete(self) -> None:
         await self._connection.use(partial(streams.delete_gathering, names=self._names, run_id=self._run_id))
@@ -133,7 +130,7 @@ class _Gathering:
                         return index, message.data
 
     async def withdraw(self) -> None:
-        await _insist(self._connection, partial(streams.withdraw, names=self._names, run_id=self._run_id))
+        await self._connection.use(partial(streams.withdraw, names=self._names, run_id=self._run_id))
 
 
 class _Delivery:
@@ -173,27 +170,13 @@ async def _publish(connection: NatsConnection, stream: str, subject: str, messag
     """Until the stream says that it has it, under the subject as its id: again is no second."""
     if len(message) > streams.MAX_MESSAGE_BYTES:
         raise ValueError(f"A message of {len(message)} bytes, which no stream takes.")
-    await _insist(
-        connection,
-        partial(streams.publish, stream=stream, subject=subject, message_id=subject, message=message),
+    await connection.use(
+        partial(streams.publish, stream=stream, subject=subject, message_id=subject, message=message)
     )
 
 
 async def _say(connection: NatsConnection, reply: str, word: bytes) -> None:
-    await _insist(connection, partial(streams.acknowledge, reply=reply, word=word))
-
-
-async def _insist(connection: NatsConnection, work: Callable[[Client], Awaitable[T]]) -> T:
-    """Again until it is done, or INSIST_FOR is over. Raises FleetUnavailable, the last one."""
-    give_up_at = trio.current_time() + INSIST_FOR
-    pauses = _Pauses()
-    while True:
-        try:
-            return await connection.use(work)
-        except FleetUnavailable:
-            if trio.current_time() >= give_up_at:
-                raise
-            await pauses.pause()
+    await connection.use(partial(streams.acknowledge, reply=reply, word=word))
 
 
 class _Pauses:

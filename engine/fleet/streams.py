@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.client import JetStreamContext
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from engine.fleet.nats_connection import REQUEST_TIMEOUT
 from engine.fleet.protocol import ACK_WAIT, MAX_DELIVERIES
@@ -40,7 +40,11 @@ PULL_EXPIRES, PULL_HEARTBEAT = 30.0, 1.0
 # Seconds before the next pull where the server ended one at once, as while a leader is elected.
 PULL_PAUSE = 0.25
 
+# Seconds between two tries at storing what three servers are storing at that moment: a few round trips.
+PUBLISH_PAUSE = 0.02
+
 _NAME_IN_USE = 10_058  # by a stream with another configuration
+_IS_BEING_STORED = 10_158
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +135,20 @@ async def _make_stream(jetstream: JetStreamContext, config: api.StreamConfig) ->
 
 
 async def publish(client: Client, stream: str, subject: str, message_id: str, message: bytes) -> None:
-    """Returns when the stream has it, now or before, under this id.
-
-    The answer to one that is stored twice at the same time, 409/10158, is an error like any other: that the
-    first of the two will be stored is not known yet.
-    """
-    await _jetstream(client).publish(
-        subject, message, stream=stream, headers={api.Header.MSG_ID.value: message_id}
-    )
+    """Returns when the stream has it, now or before, under this id."""
+    jetstream = _jetstream(client)
+    headers = {api.Header.MSG_ID.value: message_id}
+    while True:
+        try:
+            await jetstream.publish(subject, message, stream=stream, headers=headers)
+        except APIError as error:
+            # The same one is being stored, for somebody else or an earlier try. Whether it will be is not
+            # known yet.
+            if error.err_code != _IS_BEING_STORED:
+                raise
+            await asyncio.sleep(PUBLISH_PAUSE)
+        else:
+            return
 
 
 async def withdraw(client: Client, names: Names, run_id: UUID) -> None:
