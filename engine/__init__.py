@@ -11,6 +11,7 @@ from engine.errors import (
     Draining,
     DryRunUnsupported,
     EmbeddedPostgresError,
+    FleetUnavailable,
     InvalidOverride,
     InvalidTick,
     MentorNotFound,
@@ -27,19 +28,21 @@ from engine.errors import (
     UnknownScenarioType,
 )
 from engine.explanation import Explanation, Outcome, ScenarioExplanation, Visit
+from engine.fleet.worker import Worker
 from engine.freshness import Freshness
 from engine.histogram import Histogram
 from engine.ledger import LEASE, Verdict
 from engine.live_run import LiveRun, live_run_elsewhere
 from engine.measures import Measures, Totals
 from engine.migrations import migrate
+from engine.opening import open_scheduler, open_worker
 from engine.overrides import Overrides, parse_overrides
 from engine.overview import Overview
 from engine.remedies import remedy_of
 from engine.rhythm import Rhythm, find_rhythm
 from engine.rights import grant_rights, service_database_url, set_service_password
 from engine.run_record import RunRecord, find_run, list_runs
-from engine.scheduler import RunRequest, Scheduler, open_scheduler
+from engine.scheduler import RunRequest, Scheduler
 from engine.seeding import seed_mentors
 from engine.settings import (
     MAX_MENTORS_OVER_HTTP,
@@ -49,6 +52,7 @@ from engine.settings import (
     load_settings,
     service_url,
 )
+from engine.shard_record import ShardRecord
 from engine.started_run import StartedRun
 from engine.tally import StopReason, Summary
 from engine.tick.diagnosis import describe_first_ticks, diagnose
@@ -72,6 +76,7 @@ __all__ = [
     "EmbeddedPostgresError",
     "Explanation",
     "Finding",
+    "FleetUnavailable",
     "Freshness",
     "Histogram",
     "InDatabaseTriggerEngine",
@@ -97,6 +102,7 @@ __all__ = [
     "Scheduler",
     "SchedulerError",
     "Settings",
+    "ShardRecord",
     "StartedRun",
     "StatementFailed",
     "StopReason",
@@ -107,6 +113,7 @@ __all__ = [
     "UnknownScenarioType",
     "Verdict",
     "Visit",
+    "Worker",
     "advise",
     "describe_first_ticks",
     "diagnose",
@@ -127,6 +134,7 @@ __all__ = [
     "open_database",
     "open_embedded_postgres",
     "open_scheduler",
+    "open_worker",
     "parse_overrides",
     "plan_jobs",
     "read_tick_status",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 
-from engine.coverage import Coverage, covered_stretches
+from engine.coverage import Coverage, stretches_of
 from engine.database import Database
 from engine.statements import load_statement
 
@@ -74,9 +74,7 @@ async def measure_freshness(database: Database, limit: float) -> Freshness:
     for statements in count(1):
         runs = await database.fetch(_COVERING_RUNS, *last_seen, wanted, PAGE_SIZE)
         for row in runs:
-            stretches = covered_stretches(
-                row["started_after"], row["low_water_mark"], is_completed=row["is_completed"]
-            )
+            stretches = stretches_of(row)
             for scenario_type in coverages.keys() & set(row["evaluated_types"]):
                 coverages[scenario_type].add(row["age"], stretches)
         if len(runs) < PAGE_SIZE:

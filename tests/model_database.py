@@ -44,6 +44,26 @@ class RunRow:
     finished_at: float | None = None
     low_water_mark: UUID | None = None
     counts: dict[str, Any] = field(default_factory=dict)
+    is_sharded: bool = False
+
+
+@dataclass
+class ShardRow:
+    """A row of scheduler.shards."""
+
+    run_id: UUID
+    shard_index: int
+    after_id: UUID | None
+    until_id: UUID | None
+    state: str = "waiting"
+    worker: str | None = None
+    claim: UUID | None = None
+    deliveries: int = 0
+    heartbeat_at: float | None = None
+    finished_at: float | None = None
+    is_completed: bool = False
+    low_water_mark: UUID | None = None
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SHARD_COUNTS, 0))
 
 
 _COUNTS = (
@@ -60,6 +80,9 @@ _COUNTS = (
 )
 
 
+_SHARD_COUNTS = _COUNTS[:7]
+
+
 class ModelDatabase:
     """Stands in for engine.database.Database."""
 
@@ -71,6 +94,7 @@ class ModelDatabase:
         self.hangs: Callable[[str, float], bool] = lambda statement, now: False
         self.scenario_types = {"expiry": True, "inactivity": True, "milestone": True}
         self.runs: list[RunRow] = []
+        self.shards: list[ShardRow] = []
         self.statements: list[tuple[str, float]] = []
 
     @property
@@ -169,16 +193,160 @@ class ModelDatabase:
                 "id": row.id,
                 "started_at": row.started_at,
                 "age": self.now - row.started_at,
-                "is_completed": row.verdict == "completed",
+                "is_completed": row.verdict == "completed" and _is_evaluated(row),
                 "started_after": row.started_after,
                 "low_water_mark": row.low_water_mark,
                 "evaluated_types": row.evaluated_types,
             }
+            | self._covered_by_shards(row)
             for row in newest_first
-            if _covers(row)
-            and (run_id is None or (row.started_at, row.id) < (started_at, run_id))
-            and set(row.evaluated_types) & set(scenario_types)
+            if row.is_sharded
+            or (
+                _covers(row)
+                and (run_id is None or (row.started_at, row.id) < (started_at, run_id))
+                and set(row.evaluated_types) & set(scenario_types)
+            )
         ][:page_size]
+
+    def _covered_by_shards(self, run: RunRow) -> dict[str, Any]:
+        covering = [each for each in self._shards_of(run.id) if _covers(each)]
+        if not covering or (run.verdict == "completed" and _is_evaluated(run)):
+            return {"after_ids": None, "until_ids": None}
+        return {
+            "after_ids": [each.after_id for each in covering],
+            "until_ids": [each.until_id if each.is_completed else each.low_water_mark for each in covering],
+        }
+
+    def _sample_mentors(self, size: int) -> list[dict[str, Any]]:
+        step = max(len(self.mentor_ids) // size, 1)
+        return [{"id": each} for each in self.mentor_ids[step - 1 :: step]]
+
+    def _previous_shards(self, run_id: UUID) -> list[dict[str, Any]]:
+        [this] = [row for row in self.runs if row.id == run_id]
+        before = [
+            row
+            for row in self.runs
+            if (row.scenario_types or []) == (this.scenario_types or [])
+            and (row.started_at, row.id) < (this.started_at, this.id)
+        ]
+        latest = max(before, key=lambda row: (row.started_at, row.id), default=None)
+        if latest is None or latest.verdict == "completed":
+            return []
+        names = ("after_id", "until_id", "low_water_mark", "is_completed")
+        return [{name: getattr(each, name) for name in names} for each in self._shards_of(latest.id)]
+
+    def _plan_shards(
+        self,
+        run_id: UUID,
+        after_ids: Sequence[UUID | None],
+        until_ids: Sequence[UUID | None],
+        retention: float,
+    ) -> list[dict[str, Any]]:
+        for row in self._running(run_id):
+            row.is_sharded = True
+            known = {each.shard_index for each in self._shards_of(run_id)}
+            for index, (after, until) in enumerate(zip(after_ids, until_ids, strict=True)):
+                if index not in known:
+                    self.shards.append(ShardRow(run_id, index, after, until))
+            old = {
+                run.id
+                for run in self.runs
+                if retention < self.now - run.started_at < retention + 86_400 and run.is_sharded
+            }
+            self.shards = [each for each in self.shards if each.run_id not in old]
+            return [{"at": self.now}]
+        return []
+
+    def _claim_shard(
+        self,
+        run_id: UUID,
+        shard_index: int,
+        after_id: UUID | None,
+        until_id: UUID | None,
+        scenario_types: Sequence[str] | None,
+        hard_deadline_at: float,
+        worker: str,
+        claim: UUID,
+        ack_wait: float,
+        fence_after: float,
+    ) -> list[dict[str, Any]]:
+        runs = [row for row in self.runs if row.id == run_id]
+        shards = [each for each in self._shards_of(run_id) if each.shard_index == shard_index]
+        answer = {"outcome": "unknown", "at": self.now, "run_age": None, "held_for": None}
+        for run in runs:
+            answer["run_age"] = self.now - run.heartbeat_at
+            types = None if scenario_types is None else list(scenario_types)
+            for shard in shards:
+                held_for = 0.0
+                if shard.state == "running" and shard.heartbeat_at is not None:
+                    held_for = answer["held_for"] = shard.heartbeat_at + ack_wait - self.now
+                if (run.scenario_types, shard.after_id, shard.until_id) != (types, after_id, until_id) or (
+                    run.hard_deadline_at < hard_deadline_at - 1
+                ):
+                    answer["outcome"] = "contradicted"
+                elif not self._lives(run, fence_after):
+                    answer["outcome"] = "ended"
+                elif shard.state in ("finished", "withdrawn"):
+                    answer["outcome"] = shard.state
+                elif held_for > 0 and shard.claim != claim:
+                    answer["outcome"] = "held"
+                else:
+                    answer["outcome"] = "claimed"
+                    shard.state, shard.worker, shard.claim = "running", worker, claim
+                    shard.deliveries += 1
+                    shard.heartbeat_at = self.now
+        return [answer]
+
+    def _record_shard_heartbeat(
+        self,
+        run_id: UUID,
+        shard_index: int,
+        claim: UUID,
+        fence_after: float,
+        mark: UUID | None,
+        *counts: int,
+    ) -> list[dict[str, Any]]:
+        for run in self._running(run_id):
+            for shard in self._claimed(run_id, shard_index, claim):
+                if self._lives(run, fence_after):
+                    shard.heartbeat_at, shard.low_water_mark = self.now, mark
+                    shard.counts = dict(zip(_SHARD_COUNTS, counts, strict=True))
+                    return [{"run_age": self.now - run.heartbeat_at}]
+        return []
+
+    def _finish_shard(
+        self, run_id: UUID, shard_index: int, claim: UUID, mark: UUID | None, *rest: Any
+    ) -> list[dict[str, Any]]:
+        for shard in self._claimed(run_id, shard_index, claim):
+            *counts, is_completed = rest
+            shard.state, shard.heartbeat_at, shard.finished_at = "finished", self.now, self.now
+            shard.low_water_mark, shard.is_completed = mark, is_completed
+            shard.counts = dict(zip(_SHARD_COUNTS, counts, strict=True))
+            return [{"shard_index": shard_index}]
+        return []
+
+    def _withdraw_shards(self, run_id: UUID) -> list[dict[str, Any]]:
+        for shard in self._shards_of(run_id):
+            if shard.state == "waiting":
+                shard.state = "withdrawn"
+        return [
+            {"shard_index": shard.shard_index}
+            for shard in self._shards_of(run_id)
+            if shard.state == "withdrawn"
+        ]
+
+    def _shards_of(self, run_id: UUID) -> list[ShardRow]:
+        return [shard for shard in self.shards if shard.run_id == run_id]
+
+    def _claimed(self, run_id: UUID, shard_index: int, claim: UUID) -> list[ShardRow]:
+        return [
+            shard
+            for shard in self._shards_of(run_id)
+            if (shard.shard_index, shard.claim, shard.state) == (shard_index, claim, "running")
+        ]
+
+    def _lives(self, run: RunRow, fence_after: float) -> bool:
+        return run.verdict == "running" and run.heartbeat_at >= self.now - fence_after
 
     def _running(self, run_id: UUID) -> list[RunRow]:
         return [row for row in self.runs if row.id == run_id and row.verdict == "running"]
@@ -193,10 +361,14 @@ async def _hang() -> None:
             await trio.sleep(RELEASE_TIMEOUT)
 
 
-def _covers(row: RunRow) -> bool:
-    is_stretch = row.verdict == "completed" or row.low_water_mark is not None
+def _covers(row: RunRow | ShardRow) -> bool:
+    is_completed = row.verdict == "completed" if isinstance(row, RunRow) else row.is_completed
+    return (is_completed or row.low_water_mark is not None) and _is_evaluated(row)
+
+
+def _is_evaluated(row: RunRow | ShardRow) -> bool:
     mentors, evaluated = (row.counts.get(name, 0) for name in ("stretch_mentors", "stretch_evaluated"))
-    return is_stretch and evaluated * 10 >= mentors * 9
+    return evaluated * 10 >= mentors * 9
 
 
 def _begun(**values: Any) -> dict[str, Any]:

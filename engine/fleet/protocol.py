@@ -1,12 +1,12 @@
 """This file is what a run asks of a fleet, and what a worker asks of it.
 
-A fleet carries bytes and promises three things. What was submitted is delivered to some worker until one of
-them finishes or refuses it, at most MAX_DELIVERIES times: again ACK_WAIT after a worker was last heard of. Of
-the shards of all runs no more are out at once than it was opened for. A result that was handed over reaches
-who gathers, once or more often.
+A fleet carries bytes and promises three things. What was submitted is delivered to some worker until
+one of them finishes or refuses it, at most MAX_DELIVERIES times: again ACK_WAIT after a worker was last
+heard of. Of the shards of all runs no more are out at once than it was opened for. A result that was
+handed over reaches who gathers, once or more often.
 
-It knows neither shards nor summaries: engine/fleet/shard.py writes and reads them, because what arrives may
-come from anybody who got as far as the fleet.
+It knows neither shards nor summaries: engine/fleet/shard.py writes and reads them, because what arrives
+may come from anybody who got as far as the fleet.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
-# Seconds after a worker was last heard of until its shard goes to another. Workers say three times in it that
-# they are alive. Shorter turns a slow network into shards done twice; longer is how long a killed worker's
-# shard lies still, of a budget of 25 s.
+# Seconds after a worker was last heard of until its shard goes to another. Workers say three times in
+# it that they are alive. Shorter turns a slow network into shards done twice; longer is how long a
+# killed worker's shard lies still, of a budget of 25 s.
 ACK_WAIT = 3.0
 
-# Times that one shard is delivered at most. One whose workers die of it must not take the fleet with it.
+# Times that one shard is delivered at most. One whose workers die of it must not take the fleet with
+# it.
 MAX_DELIVERIES = 5
 
 
@@ -41,16 +42,17 @@ class Gathering(Protocol):
 
         While the fleet is away it waits for its return.
 
-        **Cancellation:** a result that has arrived comes again in the next call or in none; the coordinator
-        cancels when it has all, or when its time is up.
+        **Cancellation:** a result that has arrived comes again in the next call or in none; the
+        coordinator cancels when it has all, or when its time is up.
         """
         ...
 
     async def withdraw(self) -> None:
         """What no worker has in hand is taken by none. Raises FleetUnavailable.
 
-        What one has in hand is still finished and its result still arrives, but should that worker be lost,
-        nobody need get it again. Who decides what may still begin is the ledger; this spares the deliveries.
+        What one has in hand is still finished and its result still arrives, but should that worker be
+        lost, nobody need get it again. Who decides what may still begin is the ledger; this spares the
+        deliveries.
 
         **Cancellation:** may be withdrawn or not.
         """
@@ -78,8 +80,9 @@ class Fleet(Protocol):
 class Delivery(Protocol):
     """A shard in the hands of one worker. Ends with one of the last three.
 
-    Or with nothing, if the worker dies, or has found out that the shard is no longer its own: then it comes
-    again when ACK_WAIT is over, at most MAX_DELIVERIES times. Whoever has lost it says nothing more.
+    Or with nothing, if the worker dies, or has found out that the shard is no longer its own: then it
+    comes again when ACK_WAIT is over, at most MAX_DELIVERIES times. Whoever has lost it says nothing
+    more.
     """
 
     run_id: UUID
@@ -98,8 +101,8 @@ class Delivery(Protocol):
     async def report(self, result: bytes) -> None:
         """Hand the result over: when this returns, whoever gathers gets it. Raises FleetUnavailable.
 
-        Again with the same result does no harm. The ledger is written between this and `finish`: a worker
-        that dies there has its shard done again, and its first result counts.
+        Again with the same result does no harm. The ledger is written between this and `finish`: a
+        worker that dies there has its shard done again, and its first result counts.
 
         **Cancellation:** the result may have been handed over or not.
         """

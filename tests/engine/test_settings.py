@@ -68,9 +68,15 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings(
-        database_url=DATABASE, secret=SECRET, service_role_key="hush-hush", operator_token="psst" * 8
+        database_url=DATABASE,
+        secret=SECRET,
+        service_role_key="hush-hush",
+        operator_token="psst" * 8,
+        fleet="nats://127.0.0.1:4222",
+        fleet_user="worker",
+        fleet_password="open-sesame",
     )
-    for hidden in (SECRET, "hush-hush", "psst", "word"):
+    for hidden in (SECRET, "hush-hush", "psst", ":word", "open-sesame"):
         assert hidden not in repr(settings)
         assert hidden not in str(settings)
 

@@ -31,6 +31,7 @@ _STOP_REASONS = {
     "draining": "the service was stopped",
     "database_unavailable": "Postgres went away",
     "lease_lost": "another run took its place",
+    "fleet_unavailable": "the fleet was away",
 }
 
 
