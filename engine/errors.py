@@ -119,10 +119,6 @@ class Draining(NotNow):
     """The service is shutting down and begins no run."""
 
 
-class FleetUnavailable(NotNow):
-    """The fleet that shards are handed to can't be reached, or does not take them."""
-
-
 class NotReady(NotNow):
     """The database is there, and not as this version needs it."""
 

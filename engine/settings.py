@@ -249,7 +249,8 @@ class Settings(BaseSettings):
     fleet_shards: Annotated[int, Field(ge=1, le=1_000)] = 32
     fleet_shards_at_once: Annotated[int, Field(ge=1, le=1_000)] = 5
     fleet_replicas: Literal[1, 3, 5] = 1
-    fleet_user: Annotated[str, Field(pattern=r"^[\x21-\x7e]+$")] | None = None
+    # It is part of the subjects that its answers come to, where dots and asterisks have a meaning.
+    fleet_user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     fleet_password: Annotated[SecretStr, AfterValidator(_check_key)] | None = None
     fleet_ca: str | None = None
     pg_bin_dir: str | None = Field(default=None, validation_alias="PG_BIN_DIR")

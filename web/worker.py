@@ -26,9 +26,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def worker(fleet: str | None, shards_at_once: int | None) -> None:
     """Take shards of runs from the fleet until SIGTERM, then finish what is in hand.
 
-    Needs DATABASE_URL, SCHEDULER_FLEET and the trigger engine's settings, as the service that hands the shards
-    out, and no SCHEDULER_SECRET: it listens to nobody. Start as many as you like, anywhere. Its log is on
-    standard error, a JSON object a line. A second SIGTERM ends it at once; its shards are done again by others.
+    Needs DATABASE_URL, SCHEDULER_FLEET and the trigger engine's settings, as the service that hands the
+    shards out, and no SCHEDULER_SECRET: it listens to nobody. Start as many as you like, anywhere. Its log is
+    on standard error, a JSON object a line. A second SIGTERM ends it at once; others do its shards again.
 
     \b
     Examples:
@@ -36,8 +36,8 @@ def worker(fleet: str | None, shards_at_once: int | None) -> None:
       scenario-scheduler worker --shards-at-once 2
     """
     configure_logging()
-    given = {} if fleet is None else {"fleet": fleet}
-    settings = load_settings("database_url", "fleet", **given)
+    given: dict[str, str] = {} if fleet is None else {"fleet": fleet}
+    settings = load_settings("database_url", **given)
     sys.exit(0 if trio.run(work, settings, shards_at_once) else 1)
 
 

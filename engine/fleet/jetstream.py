@@ -168,8 +168,6 @@ class _Delivery:
 
 async def _publish(connection: NatsConnection, stream: str, subject: str, message: bytes) -> None:
     """Until the stream says that it has it, under the subject as its id: again is no second."""
-    if len(message) > streams.MAX_MESSAGE_BYTES:
-        raise ValueError(f"A message of {len(message)} bytes, which no stream takes.")
     await connection.use(
         partial(streams.publish, stream=stream, subject=subject, message_id=subject, message=message)
     )

@@ -141,6 +141,7 @@ class NatsConnection:
         fault = FleetUnavailable("", 0)
         for server in random.sample(self._address.servers, len(self._address.servers)):
             said: list[Exception] = []
+            tls = self._tls if server.startswith("tls://") else None
 
             async def note(error: Exception, said: list[Exception] = said) -> None:
                 said.append(error)
@@ -163,10 +164,10 @@ class NatsConnection:
                         user=self._address.user,
                         password=self._address.password,
                         inbox_prefix=self._address.inbox_prefix,
-                        tls=self._tls,
+                        tls=tls,
                         # Else the server says whether there is to be TLS, and whoever stands in between can
                         # say that there is not.
-                        tls_handshake_first=self._tls is not None,
+                        tls_handshake_first=tls is not None,
                     ),
                     CONNECT_TIMEOUT,
                 )
@@ -175,7 +176,7 @@ class NatsConnection:
                 await _discard(client)
                 # What it says of all its tries is that there were some.
                 cause = said[-1] if said and isinstance(error, nats.errors.NoServersError) else error
-                fault = describe(cause, None) if self._tls is None else describe_of_tls(cause)
+                fault = describe(cause, None) if tls is None else describe_of_tls(cause)
             except BaseException:
                 await _discard(client)
                 raise

@@ -20,9 +20,10 @@ from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from engine.fleet.nats_connection import REQUEST_TIMEOUT
 from engine.fleet.protocol import ACK_WAIT, MAX_DELIVERIES
+from engine.fleet.shard import MAX_MESSAGE_BYTES, MAX_RESULT_BYTES
 
-# Bytes of one message. A shard is 1 kB, a result with its histogram 10.
-MAX_MESSAGE_BYTES = 128 * 1024
+# Bytes that a stream adds to a message, at most: its subject and its id.
+OVERHEAD_BYTES = 4096
 
 # Seconds after which a shard that nobody took is gone: more than the longest budget there can be, an hour.
 SHARDS_MAX_AGE = 2 * 3600.0
@@ -95,7 +96,7 @@ async def make_streams(client: Client, names: Names, *, shards_at_once: int, rep
             retention=api.RetentionPolicy.WORK_QUEUE,
             storage=api.StorageType.FILE,
             max_age=SHARDS_MAX_AGE,
-            max_msg_size=MAX_MESSAGE_BYTES,
+            max_msg_size=MAX_MESSAGE_BYTES + OVERHEAD_BYTES,
             num_replicas=replicas,
         ),
     )
@@ -108,7 +109,7 @@ async def make_streams(client: Client, names: Names, *, shards_at_once: int, rep
             storage=api.StorageType.FILE,
             max_age=RESULTS_MAX_AGE,
             max_bytes=RESULTS_MAX_BYTES,
-            max_msg_size=MAX_MESSAGE_BYTES,
+            max_msg_size=MAX_RESULT_BYTES + OVERHEAD_BYTES,
             num_replicas=replicas,
         ),
     )

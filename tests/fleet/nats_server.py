@@ -124,7 +124,7 @@ class NatsServers:
     def __init__(self, servers: list[NatsServer]) -> None:
         self.servers = servers
         self.urls = tuple(server.url for server in servers)
-        self.url = ",".join([self.urls[0], *(url.partition("://")[2] for url in self.urls[1:])])
+        self.url = ",".join(self.urls)
 
     async def wait_until_up(self) -> None:
         """Until those that were started can store something."""

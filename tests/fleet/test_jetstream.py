@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -26,6 +27,16 @@ def open_fleet(
     servers: tuple[str, ...], *, name: str, shards_at_once: int = 5
 ) -> AbstractAsyncContextManager[JetStream]:
     return open_jetstream(Address(servers), name=name, shards_at_once=shards_at_once, replicas=1)
+
+
+async def insist(call: Callable[[], Awaitable[object]]) -> None:
+    """Until the fleet is back."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            with suppress(FleetUnavailable):
+                await call()
+                return
+            await trio.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
@@ -180,8 +191,8 @@ async def test_a_server_that_comes_back_is_used_again_by_those_who_wait() -> Non
                     nats.servers[0].kill()
                     nats.servers[0].start()
                     await delivery.keep()
-                    await delivery.report(b"result")
-                    await delivery.finish()
+                    await insist(partial(delivery.report, b"result"))
+                    await insist(delivery.finish)
 
                 nursery.start_soon(gather)
                 nursery.start_soon(work)
