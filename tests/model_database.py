@@ -210,7 +210,7 @@ class ModelDatabase:
 
     def _covered_by_shards(self, run: RunRow) -> dict[str, Any]:
         covering = [each for each in self._shards_of(run.id) if _covers(each)]
-        if not covering or (run.verdict == "completed" and _is_evaluated(run)):
+        if not covering:
             return {"after_ids": None, "until_ids": None}
         return {
             "after_ids": [each.after_id for each in covering],

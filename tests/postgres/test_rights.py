@@ -31,7 +31,15 @@ LEDGER = columns(
         "suppressed",
         "errors",
         "covers",
+        "is_sharded",
     ),
+)
+SHARDS = columns(
+    "select",
+    *("run_id", "shard_index", "after_id", "until_id", "state", "worker", "claim", "deliveries"),
+    *("heartbeat_at", "finished_at", "is_completed", "low_water_mark", "stretch_mentors"),
+    *("stretch_evaluated", "total_evaluated", "total_errors", "total_unprocessed", "total_dispatched"),
+    *("total_suppressed", "covers"),
 )
 SERVICE = {
     "mentors": columns("select", "id", "user_id", "status", "created_at"),
@@ -45,6 +53,7 @@ SERVICE = {
     )
     | columns("update", "last_run_evaluated", "last_run_dispatched", "last_run_suppressed"),
     "runs": LEDGER | {use.replace("select", "update") for use in LEDGER} | {"insert", "delete"},
+    "shards": SHARDS | {use.replace("select", "update") for use in SHARDS} | {"insert", "delete"},
     "evaluate": {"call", "plan"},
     "explain": {"call", "plan"},
 }

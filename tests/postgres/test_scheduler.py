@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 import trio
 
-import engine.started_run
+import engine.runner
 from engine import (
     DatabaseUnavailable,
     Draining,
@@ -146,7 +146,7 @@ async def test_a_bug_costs_its_run_and_no_other(
 
     async with open_on(database_url) as scheduler:
         with monkeypatch.context() as patched:
-            patched.setattr(engine.started_run, "run", buggy)
+            patched.setattr(engine.runner, "run", buggy)
             started = await scheduler.start(RunRequest())
             with pytest.raises(RunFailed):
                 await started.summary()
@@ -344,7 +344,7 @@ async def test_a_run_in_the_database_takes_four_connections_for_its_evaluations_
         seen.append(limits)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(engine.started_run, "run", look)
+    monkeypatch.setattr(engine.runner, "run", look)
     async with open_on(database_url, **settings) as scheduler:
         with pytest.raises(RunFailed):
             await run_to_its_end(scheduler)
