@@ -19,6 +19,11 @@ from engine.mentors.protocol import IdRange
 
 _HIGHEST = 2**128 - 1
 
+# Ranges that wait, of which each is a shard at least, unless more shards than that are asked for. A partial run
+# leaves two for each shard that was in hand at its end, so that more come together only where a budget reaches
+# less than a tenth of everybody. With fewer, what is joined would no longer be small.
+WAITING_AT_MOST = 64
+
 
 @dataclass(frozen=True, slots=True)
 class PastShard:
@@ -30,17 +35,17 @@ class PastShard:
 
 
 def plan(sample: Sequence[UUID], shards: int, waiting: Sequence[IdRange] = (IdRange(),)) -> list[IdRange]:
-    """The ranges of a run's shards, in the order in which they go out; about `shards`, at most twice as many.
+    """The ranges of a run's shards, in the order in which they go out: `shards`, and at most one more for
+    each that waits.
 
-    `sample`: some mentors' ids, each of which stands for as many; of no sample, all ids there can be
-    are as likely as one another. `waiting`: ranges that together are all ids, those that have waited
-    longest first. Each of them stays where it is in the order, cut where it holds more than its part of
-    the population; but where there are more of them than `shards`, the smallest are joined to a
-    neighbour that comes earlier.
+    `sample`: some mentors' ids, each of which stands for as many; of no sample, all ids there can be are as
+    likely as one another. `waiting`: ranges that together are all ids, those that have waited longest first.
+    Each of them stays where it is in the order, cut where it holds more than its part of the population; but
+    where there are too many of them, the smallest are joined to a neighbour that comes earlier.
     """
     sample = sorted(sample)
     pieces = []
-    for id_range in _join_smallest(list(waiting), sample, shards):
+    for id_range in _join_smallest(list(waiting), sample, max(shards, WAITING_AT_MOST)):
         number = max(1, round(shards * _population(sample, id_range)))
         pieces += _cut(sample, id_range, number)
     return pieces
@@ -78,14 +83,19 @@ def _joined(ranges: Iterable[IdRange]) -> list[IdRange]:
 
 
 def _join_smallest(waiting: list[IdRange], sample: Sequence[UUID], at_most: int) -> list[IdRange]:
-    """No more ranges than that. What is joined comes earlier than its turn, and that costs the least."""
+    """No more ranges than that. What is joined comes earlier than its turn.
+
+    Those that follow their neighbour in the order of ids as well, if there are any: then who has waited longer
+    is still walked first.
+    """
     while len(waiting) > at_most:
         by_ids = sorted(range(len(waiting)), key=lambda place: _first(waiting[place]))
-        pairs = [(min(pair), max(pair)) for pair in pairwise(by_ids)]
-        earlier, later = min(pairs, key=lambda pair: (_population(sample, waiting[pair[1]]), pair))
-        low, high = sorted((waiting[earlier], waiting[later]), key=_first)
-        waiting[earlier] = IdRange(low.after, high.until)
-        del waiting[later]
+        _, _, low, high = min(
+            (low > high, _population(sample, waiting[max(low, high)]), low, high)
+            for low, high in pairwise(by_ids)
+        )
+        waiting[min(low, high)] = IdRange(waiting[low].after, waiting[high].until)
+        del waiting[max(low, high)]
     return waiting
 
 
