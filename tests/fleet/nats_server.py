@@ -31,7 +31,7 @@ CONFIGURATION = """
 server_name: {name}
 listen: "127.0.0.1:{port}"
 http: "127.0.0.1:{monitoring_port}"
-jetstream {{ store_dir: "store", sync_interval: always, max_mem: 64MB, max_file: 1GB }}
+jetstream {{ store_dir: "store", sync_interval: always, max_mem: 64MB, max_file: 100GB }}
 """
 
 CLUSTER = """

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from uuid import uuid4
@@ -15,12 +14,11 @@ from engine.errors import FleetUnavailable
 from engine.fleet.jetstream import FAREWELL_TIMEOUT, JetStream, open_jetstream
 from engine.fleet.nats_connection import CLOSE_TIMEOUT, Address
 from engine.fleet.protocol import ACK_WAIT
+from tests.fleet.conftest import NAMES
 from tests.fleet.nats_server import PATIENCE, NatsServers, free_ports, open_nats_servers, publish
 
 # Seconds that a machine which is busy with something else may add to what is bounded.
 BOUND = 2.0
-
-NAMES = (f"fleet-{number}" for number in itertools.count(1))
 
 
 def open_fleet(
@@ -39,35 +37,11 @@ async def insist(call: Callable[[], Awaitable[object]]) -> None:
             await trio.sleep(0.05)
 
 
-@pytest.fixture(scope="session")
-def _nats() -> Iterator[NatsServers]:
-    with open_nats_servers() as servers:
-        yield servers
-
-
-@pytest.fixture
-async def nats(_nats: NatsServers) -> NatsServers:
-    """The server that these tests share; each has streams of its own."""
-    await _nats.wait_until_up()
-    return _nats
-
-
 @pytest.fixture
 async def fleet(nats: NatsServers) -> AsyncIterator[JetStream]:
     async with open_fleet(nats.urls, name=next(NAMES)) as fleet:
         await fleet.check_ready()
         yield fleet
-
-
-async def test_a_shard_that_is_finished_hands_its_result_to_who_gathers(fleet: JetStream) -> None:
-    run_id = uuid4()
-    async with fleet.open_gathering(run_id) as gathering:
-        await gathering.submit(3, b"shard")
-        delivery = await fleet.take()
-        assert (delivery.run_id, delivery.index, delivery.message) == (run_id, 3, b"shard")
-        await delivery.report(b"result")
-        await delivery.finish()
-        assert await gathering.next_result() == (3, b"result")
 
 
 async def test_no_server_is_said_to_people() -> None:
@@ -78,29 +52,6 @@ async def test_no_server_is_said_to_people() -> None:
 
 
 # --- Delivery ---
-
-
-async def test_a_shard_submitted_twice_is_delivered_once(fleet: JetStream) -> None:
-    async with fleet.open_gathering(uuid4()) as gathering:
-        await gathering.submit(0, b"shard")
-        await gathering.submit(0, b"shard")
-        await gathering.submit(1, b"another")
-        deliveries = [await fleet.take(), await fleet.take()]
-        assert sorted(delivery.index for delivery in deliveries) == [0, 1]
-
-
-async def test_no_more_shards_are_out_at_once_than_the_fleet_was_opened_for(nats: NatsServers) -> None:
-    async with open_fleet(nats.urls, name=next(NAMES), shards_at_once=2) as fleet:
-        await fleet.check_ready()
-        async with fleet.open_gathering(uuid4()) as gathering:
-            for index in range(3):
-                await gathering.submit(index, b"shard")
-            out = [await fleet.take(), await fleet.take()]
-            with trio.move_on_after(0.3):
-                out.append(await fleet.take())
-            assert len(out) == 2
-            await out[0].finish()
-            assert (await fleet.take()).index == 2
 
 
 async def test_another_number_of_shards_at_once_changes_the_consumer_that_is_there(nats: NatsServers) -> None:
@@ -153,16 +104,6 @@ async def test_a_subject_that_is_no_shards_is_terminated_and_the_next_one_taken(
         assert (await fleet.take()).index == 7
         [stream] = [each for each in nats.streams() if each["name"] == fleet.names.shards]
         assert stream["state"]["messages"] == 1
-
-
-async def test_results_of_other_runs_do_not_reach_a_gathering(fleet: JetStream) -> None:
-    async with fleet.open_gathering(uuid4()) as one, fleet.open_gathering(uuid4()) as other:
-        await one.submit(0, b"shard")
-        await (await fleet.take()).report(b"of one")
-        await other.submit(1, b"shard")
-        await (await fleet.take()).report(b"of the other")
-        assert await other.next_result() == (1, b"of the other")
-        assert await one.next_result() == (0, b"of one")
 
 
 async def test_a_gathering_leaves_no_consumer(fleet: JetStream, nats: NatsServers) -> None:

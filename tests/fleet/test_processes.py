@@ -86,18 +86,6 @@ async def tick_in_vain(service: Service) -> None:
         await service.tick()
 
 
-@pytest.fixture(scope="module")
-def _nats() -> Iterator[NatsServers]:
-    with open_nats_servers() as servers:
-        yield servers
-
-
-@pytest.fixture
-async def nats(_nats: NatsServers) -> NatsServers:
-    await _nats.wait_until_up()
-    return _nats
-
-
 @pytest.fixture
 def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
     with open_workers(tmp_path) as start:
