@@ -124,9 +124,9 @@ class Attempt:
             means.trigger_engine,
             progress,
         )
-        if progress.fence.scope.cancelled_caught:
-            # Somebody else may have it already, so nothing more is said: it comes again, or its run is
-            # over.
+        # Not whether it caught: the hard deadline may have been past as well, and have done the cutting.
+        if progress.fence.scope.cancel_called:
+            # Somebody else may have it, so nothing more is said. It comes again, or its run is over.
             log.warning("shard_lost", reason=str(progress.fence.reason))
             return
         result = result_of(shard, summary, progress)

@@ -74,7 +74,7 @@ class InProcessFleet:
         """In nobody's hand, it goes out again, unless that was too often or nobody wants it any more."""
         self.drop(message)
         if message.deliveries < MAX_DELIVERIES and not message.is_withdrawn:
-            self._waiting.append(message)
+            self._waiting.appendleft(message)  # it has waited longest
 
     def drop(self, message: _Message) -> None:
         """It is in nobody's hand, and nowhere else."""

@@ -19,9 +19,9 @@ from engine.mentors.protocol import IdRange
 
 _HIGHEST = 2**128 - 1
 
-# Ranges that wait, of which each is a shard at least, unless more shards than that are asked for. A partial run
-# leaves two for each shard that was in hand at its end, so that more come together only where a budget reaches
-# less than a tenth of everybody. With fewer, what is joined would no longer be small.
+# Ranges that wait, of which each is a shard at least, unless more shards than that are asked for. A partial
+# run leaves two for each shard that was in hand at its end, so that more come together only where a budget
+# reaches less than a tenth of everybody. With fewer, what is joined would no longer be small.
 WAITING_AT_MOST = 64
 
 
@@ -35,8 +35,7 @@ class PastShard:
 
 
 def plan(sample: Sequence[UUID], shards: int, waiting: Sequence[IdRange] = (IdRange(),)) -> list[IdRange]:
-    """The ranges of a run's shards, in the order in which they go out: `shards`, and at most one more for
-    each that waits.
+    """The ranges of a run's shards, in the order in which they go out; they are about `shards`.
 
     `sample`: some mentors' ids, each of which stands for as many; of no sample, all ids there can be are as
     likely as one another. `waiting`: ranges that together are all ids, those that have waited longest first.
@@ -85,8 +84,8 @@ def _joined(ranges: Iterable[IdRange]) -> list[IdRange]:
 def _join_smallest(waiting: list[IdRange], sample: Sequence[UUID], at_most: int) -> list[IdRange]:
     """No more ranges than that. What is joined comes earlier than its turn.
 
-    Those that follow their neighbour in the order of ids as well, if there are any: then who has waited longer
-    is still walked first.
+    Those that follow their neighbour in the order of ids as well, if there are any: then who has waited
+    longer is still walked first.
     """
     while len(waiting) > at_most:
         by_ids = sorted(range(len(waiting)), key=lambda place: _first(waiting[place]))

@@ -1,9 +1,9 @@
 """This file is what a run asks of a fleet, and what a worker asks of it.
 
-A fleet carries bytes and promises three things. What was submitted is delivered to some worker until
-one of them finishes or refuses it, at most MAX_DELIVERIES times: again ACK_WAIT after a worker was last
-heard of. Of the shards of all runs no more are out at once than it was opened for. A result that was
-handed over reaches who gathers, once or more often.
+A fleet carries bytes and promises three things. What was submitted is delivered to some worker until one
+of them finishes or refuses it, at most MAX_DELIVERIES times: again ACK_WAIT after a worker was last heard
+of, and then before any that waits for its first. Of the shards of all runs no more are out at once than it
+was opened for. A result that was handed over reaches who gathers, once or more often.
 
 It knows neither shards nor summaries: engine/fleet/shard.py writes and reads them, because what arrives
 may come from anybody who got as far as the fleet.

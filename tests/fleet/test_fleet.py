@@ -230,6 +230,19 @@ async def test_a_shard_that_was_reported_and_not_finished_is_delivered_again(
         assert await next_result(gathering) == (0, b"done")
 
 
+async def test_what_comes_again_comes_before_what_waits(
+    fleet_pair: FleetPair, run_id: UUID, clock: object
+) -> None:
+    """A lost shard is done again at once, and not when everything else is done."""
+    async with fleet_pair.fleet.open_gathering(run_id) as gathering:
+        await submit(gathering, *range(8))
+        first, *_ = await take_many(fleet_pair, SHARDS_AT_ONCE)
+        await first.hand_back()
+        assert (await take(fleet_pair)).index == 0
+        await trio.sleep(fleet_pair.ack_wait + fleet_pair.travel)  # nobody is heard of any more
+        assert {each.index for each in await take_many(fleet_pair, SHARDS_AT_ONCE)} == {0, 1, 2}
+
+
 # --- The coordinator ---
 
 
