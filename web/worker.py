@@ -24,11 +24,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
     help="How many this one has in hand at most; by default as many as the whole fleet.",
 )
 def worker(fleet: str | None, shards_at_once: int | None) -> None:
-    """Take shards of runs from the fleet until SIGTERM, then finish what is in hand.
+    """Take shards of runs until SIGTERM, then drain.
 
     Needs DATABASE_URL, SCHEDULER_FLEET and the trigger engine's settings, as the service that hands the
-    shards out, and no SCHEDULER_SECRET: it listens to nobody. Start as many as you like, anywhere. Its log is
-    on standard error, a JSON object a line. A second SIGTERM ends it at once; others do its shards again.
+    shards out, and no SCHEDULER_SECRET: it listens to nobody. Start as many as you like, anywhere. Draining,
+    it finishes the shards that it has. Its log is on standard error, a JSON object a line. A second SIGTERM
+    ends it at once; others do its shards again.
 
     \b
     Examples:

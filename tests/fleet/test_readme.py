@@ -1,4 +1,4 @@
-"""The README's commands for many workers, run as they stand there: only hosts, ports and passwords are others."""
+"""The README's commands for many workers, run as they stand: only hosts, ports and passwords are others."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ import httpx
 import os
 import time
 
+url = f"http://{os.environ['SCHEDULER_BIND']}/run"
 headers = {"X-Scheduler-Secret": os.environ["SCHEDULER_SECRET"]}
 for _ in range(200):
     try:
-        answer = httpx.post(f"http://{os.environ['SCHEDULER_BIND']}/run", headers=headers, trust_env=False, timeout=40)
+        answer = httpx.post(url, headers=headers, trust_env=False, timeout=40)
         if answer.status_code == 200:
             print("SUMMARY", answer.text)
             break
