@@ -7,11 +7,11 @@ A figure beside its aim, also where the aim is missed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.marked import replace_between
 from bench.plots import draw_all
 from bench.results import read_result
 
@@ -105,8 +105,7 @@ def _table() -> str:
 def main() -> None:
     text = README.read_text("utf-8")
     plots = "\n\n".join(f"![{title}](results/{name})" for name, title in draw_all())
-    table = f"{BEGIN}\n\n{_table()}\n\n{plots}\n\n{END}"
-    README.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: table, text, flags=re.DOTALL), "utf-8")
+    README.write_text(replace_between(BEGIN, END, f"{_table()}\n\n{plots}", text), "utf-8")
     print(_table())
 
 

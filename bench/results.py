@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 def write_result(name: str, figures: dict[str, Any]) -> None:
     """Write `bench/results/<name>.json`. Times in seconds unless a name says otherwise."""
     measured = {
-        "commit": _commit(),
+        "commit": describe_commit(),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -31,7 +31,7 @@ def read_result(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _commit() -> str:
+def describe_commit() -> str:
     """The commit measured, marked if files differed from it."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--exclude=*"],

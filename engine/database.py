@@ -22,6 +22,7 @@ import trio
 
 from engine.bridge import Loop, on_asyncio, open_asyncio
 from engine.errors import DatabaseUnavailable, StatementFailed
+from engine.out_of_files import is_out_of_files
 from engine.statements import Statement
 
 # Seconds that giving a connection back may take. That is the round trip which ends a cancelled query, over a
@@ -37,12 +38,16 @@ STATEMENT_TIMEOUT = 5.0
 # manual).
 _UNAVAILABLE = {
     "08": "the connection was lost",
+    "25006": "it takes no writes, as a standby does",
     "28": "the login was refused",
     "3D": "the database does not exist",
     "53": "it is out of resources",
     "57P": "it is shutting down, or not up yet",
     "58": "it reports a fault of its own system",
 }
+
+# How asyncpg fails at an answer that is not Postgres's protocol.
+_GARBLED = (BufferError, IndexError, UnicodeDecodeError)
 
 # The same of what the network says.
 _UNREACHABLE = {
@@ -51,7 +56,10 @@ _UNREACHABLE = {
     ConnectionResetError: "the connection was lost",
     TimeoutError: "it does not answer",
     asyncpg.ClientConfigurationError: "the connection's parameters contradict one another",
+    **dict.fromkeys(_GARBLED, "what it sends is garbled"),
 }
+
+_OUT_OF_FILES = "this process has no file descriptor left for a connection (ulimit -n)"
 
 # What giving a connection back raises when it is broken, or its time is up: TimeoutError is an OSError.
 _CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -112,8 +120,10 @@ class Database:
             connection = await self._pool.acquire()
             try:
                 return await connection.fetch(statement.sql, *arguments)
-            except asyncpg.InternalClientError:
-                # What asyncpg says when the server ended the session between two steps of one statement.
+            except (asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError, *_GARBLED):
+                # What asyncpg says when the server ended the session between two steps of one statement; when
+                # it is a standby, and the next connection may lead to its primary; when nothing more can be
+                # made of what it sends.
                 connection.terminate()
                 raise
             finally:
@@ -219,9 +229,13 @@ def _translated_errors(name: str, setting: str) -> Iterator[None]:
             if state.startswith(prefix):
                 raise _unavailable(f"{reason} (SQLSTATE {state})", setting) from None
         raise StatementFailed(name, state) from None  # a logged traceback would show the server's message
-    except (OSError, OverflowError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+    except (
+        *(OSError, OverflowError, *_GARBLED),
+        *(asyncpg.InterfaceError, asyncpg.InternalClientError),
+    ) as error:
         known = (reason for kind, reason in _UNREACHABLE.items() if isinstance(error, kind))
-        raise _unavailable(next(known, type(error).__name__), setting) from None
+        reason = _OUT_OF_FILES if is_out_of_files(error) else next(known, type(error).__name__)
+        raise _unavailable(reason, setting) from None
     except asyncio.CancelledError as error:
         # Not trio's cancel: that one has become trio.Cancelled. The pool gave up the connection under us.
         raise _unavailable("the connection was given up", setting) from error

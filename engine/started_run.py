@@ -32,7 +32,9 @@ class StartedRun:
         )
         self._lease = lease
         self._ended = trio.Event()
-        self._outcome: Summary | RunFailed | None = None
+        self._outcome: Summary | RunFailed = RunFailed(
+            "The run was cut: the service was told to stop at once."
+        )
 
     @property
     def has_ended(self) -> bool:
@@ -60,7 +62,7 @@ class StartedRun:
         await self._ended.wait()
         if isinstance(self._outcome, Summary):
             return self._outcome
-        raise self._outcome or RunFailed("The run has no outcome.")
+        raise self._outcome
 
     async def carry_out(self, runner: Runner) -> None:
         """Run to the end. Returns when the verdict is in the ledger, which may be long after the answer.
@@ -69,7 +71,7 @@ class StartedRun:
 
         **Cancellation:** the run is cut, and its row left running, for the next run to take over.
         """
-        outcome: Summary | RunFailed = RunFailed("The run was cut: the service was told to stop at once.")
+        outcome = self._outcome  # cut, unless it comes to an end
         try:
             self.ending = verdict, summary = await self._run(runner)
             async with trio.open_nursery() as nursery:

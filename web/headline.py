@@ -9,6 +9,10 @@ from engine import Freshness, Overview, Rhythm, RunRecord
 from web.charts.errors import advise_on
 from web.wording import share, span
 
+_SEE_FLEET = (
+    "See that `scenario-scheduler worker` runs somewhere, and that SCHEDULER_FLEET can be reached from there "
+    "and from here."
+)
 _SEE_TICKS = (
     "Look at what pg_cron posted and what came back, with `scenario-scheduler cron status`, and at what "
     "`scenario-scheduler doctor` finds."
@@ -120,6 +124,8 @@ def _shortfall(latest: RunRecord | None) -> tuple[str, str, str]:
             return who, ": one budget does not suffice", "See the line on capacity below for what to change."
         if latest.stop_reason == "database_unavailable":
             return who, ": Postgres went away in mid-run", "The next run begins where this one stopped."
+        if latest.stop_reason == "fleet_unavailable":
+            return who, ": no worker took shards, or the fleet was away", _SEE_FLEET
         return who, ": the last run was cut short", "The next run begins where this one stopped."
     if latest.scenario_types is None:  # it reached everybody, too long ago; else see _nobody_calls
         return nobody_in_particular, "", "The run that is under way is to reach everybody."

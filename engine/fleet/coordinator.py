@@ -112,13 +112,21 @@ class _Coordination:
         shards = await self._plan()
         if shards is None:
             return
+        fleet_away = False
         async with AsyncExitStack() as stack:
             while self._walk.next_stretch():
-                with suppress(FleetUnavailable):
+                try:
                     opening = self._parts.fleet.open_gathering(self._context.run_id)
-                    await self._hand_out(await stack.enter_async_context(opening), shards)
+                    gathering = await stack.enter_async_context(opening)
+                except FleetUnavailable as error:
+                    if not fleet_away:
+                        log.warning("no_shard_submitted", reason=str(error))
+                    fleet_away = True
+                    await self._walk.pause(RECONNECT_PAUSE)
+                else:
+                    await self._hand_out(gathering, shards)
                     return
-                await self._walk.pause(RECONNECT_PAUSE)
+        if fleet_away:
             self._walk.stop(StopReason.FLEET_UNAVAILABLE)
 
     async def _hand_out(self, gathering: Gathering, shards: Sequence[Shard]) -> None:

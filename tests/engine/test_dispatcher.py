@@ -107,7 +107,8 @@ async def test_a_chunk_that_one_mentor_breaks_costs_one_error(broken: int, autoj
     assert (summary.total_evaluated, summary.total_errors, summary.total_dispatched) == (7, 1, 7)
     assert len(engine.chunks) == 1 + 2 * 3  # the chunk, then two halves on each of log2(8) levels
     assert engine.evaluated == dict.fromkeys([i for i in ids(8) if i != UUID(int=broken)], 1)
-    assert walk.progress.low_water_mark.last_id == UUID(int=8)
+    mark = walk.progress.low_water_mark
+    assert (mark.last_id, mark.mentors, mark.evaluated) == (UUID(int=8), 8, 7)
 
 
 async def test_a_chunk_that_fails_for_another_reason_is_never_bisected(autojump_clock: MockClock) -> None:
@@ -140,8 +141,26 @@ async def test_a_chunk_cut_while_it_is_bisected_keeps_what_was_answered(autojump
     assert add_up(summary)
 
 
+@pytest.mark.parametrize("frozen_for", [7.0, 10.0], ids=["until its fence", "longer"])
+async def test_a_chunk_that_failed_while_the_process_was_frozen_past_its_fence_is_not_halved(
+    frozen_for: float, autojump_clock: MockClock
+) -> None:
+    def act(chunk: Sequence[UUID]) -> Evaluation:
+        autojump_clock.jump(frozen_for)
+        raise InvocationFailed("http_500", bisectable=True)
+
+    engine = FakeTriggerEngine(latency=lambda chunk: 1.0, act=act)
+    walk = Walkthrough(FakeMentors(ids(8)), engine, limits=CHUNKS_OF_8)
+    walk.progress.fence.put_off_until(8.0)
+    summary = await walk.run()
+    assert engine.chunks == [ids(8)]
+    assert (summary.total_errors, summary.total_unprocessed) == (0, 8)
+
+
 async def test_errors_of_single_mentors_in_an_answer_are_not_evaluated(autojump_clock: MockClock) -> None:
-    engine = FakeTriggerEngine(act=lambda chunk: Evaluation(errors={"mentor_missing": 3}))
+    answer = Evaluation(errors={"mentor_missing": 2, "mentor_error": 1})
+    engine = FakeTriggerEngine(act=lambda chunk: answer)
     walk = Walkthrough(FakeMentors(ids(8)), engine, limits=CHUNKS_OF_8)
     summary = await walk.run()
     assert (summary.total_evaluated, summary.total_errors) == (5, 3)
+    assert (walk.progress.low_water_mark.mentors, walk.progress.low_water_mark.evaluated) == (8, 5)

@@ -14,8 +14,9 @@ from engine.errors import InvocationFailed
 from engine.mentors.protocol import IdRange
 from engine.run import Limits
 from engine.tally import StopReason
-from engine.trigger.protocol import Evaluation
-from tests.fakes import FOREVER, FakeMentors, FakeTriggerEngine, Walkthrough, add_up, budget, ids
+from engine.trigger.protocol import Evaluation, RunContext
+from engine.walk import Walk
+from tests.fakes import FOREVER, RUN_ID, FakeMentors, FakeTriggerEngine, Walkthrough, add_up, budget, ids
 
 
 def limits(**changes: float) -> Limits:
@@ -53,6 +54,12 @@ async def test_never_more_than_10_invocations_in_flight_and_10_reached(autojump_
     walk = Walkthrough(FakeMentors(ids(250)), FakeTriggerEngine(latency=lambda chunk: 0.02))
     await walk.run()
     assert walk.trigger_engine.peak_in_flight == 10
+
+
+async def test_each_dispatcher_opens_one_session_for_this_run(autojump_clock: MockClock) -> None:
+    walk = Walkthrough(FakeMentors(ids(250)), FakeTriggerEngine())
+    await walk.run()
+    assert walk.trigger_engine.contexts == 10 * [RunContext(RUN_ID)]
 
 
 async def test_dispatchers_do_not_wait_for_one_another_at_the_end_of_a_page(
@@ -130,6 +137,14 @@ async def test_a_page_start_exactly_at_the_soft_threshold_is_too_late(autojump_c
     assert summary.total_evaluated == 200
 
 
+async def test_a_page_is_begun_until_the_soft_threshold_and_not_at_it(autojump_clock: MockClock) -> None:
+    walk = Walk([IdRange()], soft_threshold=2.0)
+    autojump_clock.jump(1.75)
+    assert (walk.next_stretch(), walk.stop_reason) == (IdRange(), None)
+    autojump_clock.jump(0.25)
+    assert (walk.next_stretch(), walk.stop_reason) == (None, StopReason.SOFT_THRESHOLD)
+
+
 async def test_a_count_of_zero_after_the_soft_threshold_is_finished(autojump_clock: MockClock) -> None:
     mentors = FakeMentors(ids(200), page_latency=1.0)
     summary = await Walkthrough(mentors, FakeTriggerEngine(), run_budget=budget(2.0, 5.0)).run()
@@ -158,9 +173,18 @@ async def test_what_is_left_is_counted_from_the_soft_threshold_on_also_when_the_
 ) -> None:
     mentors = FakeMentors(ids(1_000), count_latency=2.0)
     engine = FakeTriggerEngine(latency=lambda chunk: FOREVER)
-    summary = await Walkthrough(mentors, engine, limits=limits(invocation_timeout=1_000.0)).run()
+    with capture_logs() as logs:
+        summary = await Walkthrough(mentors, engine, limits=limits(invocation_timeout=1_000.0)).run()
     assert mentors.counted == [IdRange(after=UUID(int=100))]
     assert mentors.count_times == [25.0]
+    assert logs == [
+        {
+            "event": "remaining_counted",
+            "log_level": "info",
+            "remaining": 900,
+            "stop_reason": StopReason.SOFT_THRESHOLD,
+        }
+    ]
     assert (summary.total_unprocessed, trio.current_time()) == (1_000, 28.0)
 
 
@@ -309,13 +333,14 @@ async def test_a_cancelled_run_leaves_no_session_and_a_tally_that_adds_up(autoju
     assert (tally.fetched, tally.evaluated, tally.in_hand) == (100, 20, 80)
 
 
+@pytest.mark.parametrize("frozen_for", [7.0, 10.0], ids=["until its fence", "longer"])
 async def test_a_process_frozen_in_mid_pass_and_woken_past_its_fence_invokes_nobody_more(
-    autojump_clock: MockClock,
+    frozen_for: float, autojump_clock: MockClock
 ) -> None:
     def freeze(chunk: Sequence[UUID]) -> Evaluation:
         # The first of ten answers that came in one pass of the loop; the other nine are still to be taken.
         if chunk == [UUID(int=1)]:
-            autojump_clock.jump(10.0)
+            autojump_clock.jump(frozen_for)
         return Evaluation()
 
     walk = Walkthrough(FakeMentors(ids(100)), FakeTriggerEngine(latency=lambda chunk: 1.0, act=freeze))
@@ -325,6 +350,29 @@ async def test_a_process_frozen_in_mid_pass_and_woken_past_its_fence_invokes_nob
     assert summary.total_evaluated == 10
     assert summary.stop_reason is StopReason.DATABASE_UNAVAILABLE
     assert add_up(summary)
+
+
+async def test_the_duration_counts_from_the_moment_the_run_was_asked_for(autojump_clock: MockClock) -> None:
+    await trio.sleep(100.0)
+    asked_at = budget(25.0, 28.0)
+    await trio.sleep(1.5)
+    engine = FakeTriggerEngine(latency=lambda chunk: 0.25)
+    summary = await Walkthrough(FakeMentors(ids(10)), engine, run_budget=asked_at).run()
+    assert summary.duration_ms == 1_750
+
+
+async def test_how_many_chunks_wait_for_a_dispatcher_is_seen_while_the_run_lasts(
+    autojump_clock: MockClock,
+) -> None:
+    """Of a page of 100, ten are in flight, ten are in the channel, and the producer holds the others back."""
+    walk = Walkthrough(FakeMentors(ids(100)), FakeTriggerEngine(latency=lambda chunk: 1.0))
+    assert walk.progress.channel_depth == 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(walk.run)
+        for moment, waiting in ((0.5, 10), (7.5, 10), (8.5, 10), (9.5, 0)):
+            await trio.sleep_until(moment)
+            assert walk.progress.channel_depth == waiting
+    assert walk.progress.channel_depth == 0
 
 
 async def test_mentors_inserted_behind_the_cursor_wait_for_the_next_run(autojump_clock: MockClock) -> None:

@@ -236,7 +236,8 @@ async def test_a_run_that_lost_its_database_is_finished_in_the_ledger_when_it_is
         started = await scheduler.start(RunRequest())
         summary = await started.summary()
         assert database.runs[0].verdict == "running"
-        await started.accounted_for()
+        with trio.fail_after(2000.0):
+            await started.accounted_for()
     [row] = database.runs
     assert (row.verdict, row.stop_reason) == ("partial", "database_unavailable")
     assert row.counts["total_evaluated"] == summary.total_evaluated
@@ -249,7 +250,8 @@ async def test_a_verdict_is_tried_to_be_written_at_least_every_half_minute(
     async with open_model(database, FakeTriggerEngine(latency=lambda chunk: 0.3)) as scheduler:
         database.away = lambda now: 0.2 < now < 1000.0
         started = await scheduler.start(RunRequest())
-        await started.accounted_for()
+        with trio.fail_after(2000.0):
+            await started.accounted_for()
         assert trio.current_time() < 1000.0 + LONGEST_PAUSE
     assert [row.verdict for row in database.runs] == ["completed"]
 

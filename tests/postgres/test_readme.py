@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine import Settings
 from engine.database import Database
+from engine.ledger import LEASE, RETENTION
 from engine.statements import Statement
 from tests.postgres.conftest import add_mentor, evaluate
 
@@ -37,3 +38,9 @@ def test_the_readme_has_every_setting_and_its_default() -> None:
             assert shown.startswith(("none", "required")) or field in ("page_size", "mentors_per_invocation")
         else:
             assert shown.strip("`") == f"{default:g}" if isinstance(default, float) else str(default) in shown
+
+
+def test_the_readme_says_how_long_a_lease_lasts_and_a_row_is_kept() -> None:
+    rows = dict(re.findall(r"^\| (.*?) \| (.*?) \|", README, re.MULTILINE))
+    assert rows["lease"].endswith(f"no older than {LEASE:g} s")
+    assert rows["ledger"].endswith(f"kept for {RETENTION / 86_400:g} days")

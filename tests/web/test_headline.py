@@ -74,11 +74,15 @@ def test_a_partial_run_says_who_waits() -> None:
             ": Postgres went away in mid-run.",
         ),
         (
+            {"verdict": "partial", "stop_reason": "fleet_unavailable", "unprocessed": 9_000},
+            ": no worker took shards, or the fleet was away.",
+        ),
+        (
             {"verdict": "partial", "stop_reason": "draining", "unprocessed": 9_000},
             ": the last run was cut short.",
         ),
     ],
-    ids=["errors", "in the database", "budget", "database", "stopped"],
+    ids=["errors", "in the database", "budget", "database", "fleet", "stopped"],
 )
 def test_who_was_missed_is_said_with_how_long_and_why(how: dict[str, Any], why: str) -> None:
     headline = say(latest(mentors=10_000, **how), freshness=STALE)

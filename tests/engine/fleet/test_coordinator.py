@@ -493,6 +493,14 @@ async def test_a_fleet_that_stays_away_ends_the_run_at_the_soft_threshold(
     assert summary.remaining_known
 
 
+async def test_a_plan_that_takes_as_long_as_the_budget_is_nobodys_fault(autojump_clock: MockClock) -> None:
+    world = World(ids(60), soft_threshold=2.0)
+    world.database.latency = 0.6  # five statements until there is a plan
+    async with world.open_worker(), world.open_scheduler() as scheduler:
+        summary = await run_to_its_end(scheduler)
+    assert (summary.stop_reason, summary.total_unprocessed) == (StopReason.SOFT_THRESHOLD, 60)
+
+
 # --- From one run to the next ---
 
 
