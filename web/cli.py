@@ -50,6 +50,7 @@ from web.logs import configure_logging
 from web.signals import watch_signals
 from web.terminal import capacity_line, record_table, records_table, show_progress, summary_table
 from web.trial import try_overrides
+from web.worker import worker
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -365,6 +366,7 @@ def secret() -> None:
 
 commands.add_command(cron)
 commands.add_command(explain)
+commands.add_command(worker)
 
 
 def main() -> None:
