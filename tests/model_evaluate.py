@@ -1,4 +1,4 @@
-"""A model of scheduler.evaluate: windows that slide, unique keys behind them, a retry that is told what it sent.
+"""A model of scheduler.evaluate: sliding windows, unique keys behind them, a retry that is told what it sent.
 
 Held against Postgres by tests/postgres/test_model_differential.py. It knows nothing of why somebody is due,
 and every mentor is a user of its own.
@@ -7,7 +7,7 @@ and every mentor is a user of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 DAY = 86_400.0
@@ -68,6 +68,14 @@ class ModelEvaluate:
     def is_new(self, mentor_id: UUID, scenario_type: str, now: float) -> bool:
         """Whether neither of the unique keys of the notifications refuses the row."""
         return self._keys.isdisjoint(_keys(mentor_id, scenario_type, now))
+
+    def move_back(self, seconds: float) -> None:
+        """As if all that was sent had been sent earlier."""
+        self.windows = {key: window - seconds for key, window in self.windows.items()}
+        self.notifications = [replace(each, sent_at=each.sent_at - seconds) for each in self.notifications]
+        self._keys = set()
+        for each in self.notifications:
+            self._keys.update(_keys(each.mentor_id, each.scenario_type, each.sent_at))
 
     def _send(
         self, mentor_id: UUID, scenario_type: str, run_id: UUID | None, now: float, *, dry_run: bool

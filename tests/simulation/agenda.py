@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Agenda:
-    """`now` in seconds since the world began. Of what is due at the same moment, the first entered is first."""
+    """`now` in seconds since the world began. What is due at the same moment is done as it was entered."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""This file is Postgres as a world has it: the model, reached over a network, by statements that can go wrong."""
+"""This file is Postgres as a world has it: the model behind a network, and statements that can go wrong."""
 
 from __future__ import annotations
 
@@ -95,19 +95,24 @@ class StatementCall(Call):
 class Client:
     """Stands in for engine.database.Database, in one process."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, process: Process, max_connections: int) -> None:
         self.open_calls = 0
+        self._connections = trio.Semaphore(max_connections)
         self._world = world
         self._process = process
 
     async def fetch(
         self, statement: Statement, *arguments: Any, answer_within: float = STATEMENT_TIMEOUT
     ) -> Sequence[Row]:
-        self._world.witness.asked(self._process, statement.name, arguments)
-        # As with the real one, whose statement leaves in a later pass of the loop than it was asked for in.
-        await trio.lowlevel.checkpoint()
-        with trio.move_on_after(answer_within):
-            return await self._ask(statement.name, arguments)
+        witness = self._world.witness
+        witness.asked(self._process, statement.name, arguments)
+        try:
+            with trio.move_on_after(answer_within):
+                # As with the real one, the statement leaves in a later pass than it was asked for.
+                async with self._connections:
+                    return await self._ask(statement.name, arguments)
+        finally:
+            witness.gave_up(self._process, statement.name, arguments)
         raise DatabaseUnavailable("Postgres did not answer in time.")
 
     async def _ask(self, name: str, arguments: tuple[Any, ...]) -> Sequence[Row]:

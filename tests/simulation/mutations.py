@@ -221,11 +221,11 @@ def a_session_is_left_open(patch: pytest.MonkeyPatch) -> None:
 def a_retry_without_end(patch: pytest.MonkeyPatch) -> None:
     """More than one retry, one after the other, without a look at the time that is left."""
 
-    async def invoke_again_and_again(mentor_ids: Any, session: Any, invocations: Any, timeout: float) -> Any:
+    async def invoke_again_and_again(*arguments: Any) -> Any:
         while True:
             try:
                 with trio.CancelScope(shield=True):
-                    return await engine.dispatcher._invoke(mentor_ids, session, invocations, timeout)
+                    return await engine.dispatcher._invoke(*arguments)
             except InvocationFailed as failure:
                 if not failure.retryable:
                     raise

@@ -26,13 +26,17 @@ HOUR, DAY = 3_600.0, 86_400.0
 
 @dataclass(frozen=True)
 class Tick:
-    """`at` seconds since the world began. The caller hangs up after `patience`."""
+    """`at` seconds since the world began. The caller hangs up after `patience`.
+
+    `read_for` seconds went by before, in which the body was read: they are the budget's.
+    """
 
     at: float
     instance: int
-    scenario_types: tuple[str, ...] | None
-    dry_run: bool
-    patience: float
+    scenario_types: tuple[str, ...] | None = None
+    dry_run: bool = False
+    patience: float = math.inf
+    read_for: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -173,8 +177,7 @@ def _make_contest(rng: Random, plan: Plan) -> Plan:
     begins = rng.uniform(0.0, 1.0)
     loses_it = begins + rng.uniform(0.5, 12.0)
     lasts = rng.uniform(8.0, 25.0)
-    ticks = [Tick(begins, 0, None, False, math.inf)]
-    ticks += [Tick(loses_it + 2.0 * number, 1, None, False, math.inf) for number in range(14)]
+    ticks = [Tick(begins, 0), *(Tick(loses_it + 2.0 * number, 1) for number in range(14))]
     interruptions: tuple[Interruption, ...] = ()
     outages: tuple[Outage, ...] = ()
     clock_steps: tuple[ClockStep, ...] = ()
@@ -256,6 +259,7 @@ def _draw_ticks(rng: Random, instances: int, budget: float, engine: str) -> tupl
                 asked,  # type: ignore[arg-type]
                 dry_run=rng.random() < 0.08,
                 patience=rng.uniform(0.0, budget) if rng.random() < 0.1 else math.inf,
+                read_for=rng.uniform(0.0, 1.0) if rng.random() < 0.1 else 0.0,
             )
         )
         match pause:

@@ -102,7 +102,7 @@ class Process:
         self.clock.now = max(self.clock.now, self.here(now))
 
     def unwind(self) -> float:
-        """Let a killed process clean up, unheard. Returns the seconds it took on its own clock; inf: hangs."""
+        """Let a killed process clean up, unheard. Returns the seconds it took by its clock; inf: it hangs."""
         self.is_dead = True
         began = self.clock.now
         with _in_place_of_the_running_loop(self._runner):

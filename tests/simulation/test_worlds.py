@@ -8,10 +8,10 @@ from tests.simulation.world import simulate
 
 WORLDS, AT_ONCE = 2_000, 250
 
-# Worlds in which the simulation has found something, by what it was. A change of plan.py makes other worlds of
-# them; that they can still be found is held by test_finds.py.
+# Worlds in which the simulation has found something, by what it was. A change of plan.py makes other worlds
+# of them; that it can still be found is held by test_finds.py.
 FOUND = {
-    "1:11": "a second try at a verdict, whose first answer was lost, was taken for a lost lease",
+    "1:2": "a second try at a verdict, whose first answer was lost, was taken for a lost lease",
 }
 
 

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -64,7 +64,7 @@ class Exchange:
 
     answer: Answer | InvocationFailed
     evaluated: Sequence[UUID] | None = None
-    counts: Evaluation = Evaluation()
+    counts: Evaluation = field(default_factory=Evaluation)
 
 
 class Server:

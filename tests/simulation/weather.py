@@ -62,7 +62,7 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds, around `scale`. `lognormal` has σ 1, as a busy engine has."""
+    """Seconds, around `scale`. `lognormal` as a busy engine's are, of a deviation of 1."""
 
     kind: str
     scale: float

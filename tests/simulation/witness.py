@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -126,6 +126,11 @@ class Witness:
             self._check_counts(arguments[0], arguments[1:])
         elif name == "finish_run":
             self._check_counts(arguments[0], arguments[1:], verdict=str(arguments[12]))
+
+    def gave_up(self, process: Process, name: str, arguments: tuple[Any, ...]) -> None:
+        """It has ended, by an answer or without one; it may not even have left before its time was up."""
+        if name == "evaluate_and_count" and not process.is_dead:
+            self._attempted(self._seen(process, arguments[3]), arguments[0])
 
     def sent(self, process: Process, name: str, arguments: tuple[Any, ...]) -> None:
         if process.is_dead:
@@ -242,6 +247,9 @@ class Witness:
         seen.invocations -= 1
         seen.in_flight.subtract(mentor_ids)
         seen.in_flight = +seen.in_flight
+        self._attempted(seen, mentor_ids)
+
+    def _attempted(self, seen: RunSeen, mentor_ids: Sequence[UUID]) -> None:
         for mentor_id in mentor_ids:
             seen.attempted[mentor_id] = self._world.now
 
@@ -414,7 +422,7 @@ class Witness:
         for row in model.runs:
             by_types.setdefault(json.dumps(row.scenario_types or []), []).append(row)
         for rows in by_types.values():
-            in_order = all(a.started_at <= b.started_at for a, b in zip(rows, rows[1:], strict=False))
+            in_order = all(a.started_at <= b.started_at for a, b in pairwise(rows))
             if not in_order:
                 continue  # Postgres's clock was stepped back: which run was the last one is not told by it
             for first in range(len(rows)):

@@ -1,4 +1,4 @@
-"""This file is a world: processes, Postgres, a trigger engine, callers; everything that follows from one seed."""
+"""This file is a world: processes, Postgres, a trigger engine, callers; all that follows from one seed."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Service:
 
     async def _call(self, scheduler: Scheduler, tick: Tick) -> None:
         world, witness = self._world, self._world.witness
-        asked_at, asked_at_here = world.now, trio.current_time()
+        asked_at, asked_at_here = world.now, trio.current_time() - tick.read_for
         frozen = self._frozen
 
         def took() -> dict[str, Any]:
@@ -263,18 +263,18 @@ class World:
         """Once nothing goes wrong any more, a run begins, and everybody is told how things are."""
         self.weather.is_calm = True
         self._interruptions = []
-        self._run_until(self.now + HEALED_AFTER)
-        while not self.witness.violations and any(
-            each.process.is_stopped for each in self._services.values()
-        ):
-            self._run_until(self.now + HEALED_AFTER)
+        is_awake = False
+        while not (is_awake or self.witness.violations):
+            # Whoever wakes still finds what was asked of it, and may begin a run.
+            is_awake = not any(each.process.is_stopped for each in self._services.values())
+            self._run_until(self.now + HEALED_AFTER + self.plan.settings["hard_deadline"])
         if self.witness.violations:
             return
         if 0 not in self._services:
             self._start(0)
         if not self._services[0].is_draining:
             begun = len(self.witness.begun)
-            self._ask(0, Tick(self.now, 0, None, False, math.inf))
+            self._ask(0, Tick(self.now, 0))
             self._run_until(self.now + 1.5 * (self.plan.settings["hard_deadline"] + GRACES))
             if len(self.witness.begun) == begun and not self.plan.clock_goes_back:
                 self.witness.violate("no run begins although nothing is wrong any more")
@@ -290,7 +290,7 @@ class World:
             self.witness.violate(f"{len(self._services)} processes do not end when they are told to")
 
     def _run_until(self, moment: float) -> None:
-        """Step whoever is to be stepped and do what is due, in any order of what is due at the same moment."""
+        """Step whoever is to be stepped and do what is due; at the same moment, in any order."""
         agenda, rng = self.agenda, self.rng
         while not self.witness.violations:
             now = agenda.now
@@ -397,11 +397,10 @@ class World:
         self.witness.note(f"process {instance}", "starts")
 
     def _start_again(self, instance: int) -> None:
-        if self._is_ending:
-            return
-        if instance in self._services:
-            # Still draining.
+        service = self._services.get(instance)
+        if service is not None and service.is_draining:
             self.agenda.after(1.0, self._start_again, instance)
+        if service is not None or self._is_ending:
             return
         self.weather.count("process: started again")
         self._start(instance)
@@ -442,7 +441,7 @@ class World:
     async def open_database(self, url: str, **how: Any) -> AsyncIterator[Client]:
         assert self.running is not None
         service = next(each for each in self._services.values() if each.process is self.running)
-        service.client = Client(self, self.running)
+        service.client = Client(self, self.running, how["max_connections"])
         yield service.client
 
     def open_transport(self, settings: Settings) -> trigger_engine.SimulatedTransport:
