@@ -43,9 +43,8 @@ def main() -> int:
             runs += outcome.runs
             if outcome.violations:
                 wrong.append(outcome.seed)
-                print(
-                    f"{outcome}\n" if len(wrong) <= SHOWN else f"World {outcome.seed}: {outcome.violations}"
-                )
+                shown = str(outcome) if len(wrong) <= SHOWN else f"World {outcome.seed}: {outcome.violations}"
+                print(shown, flush=True)
     seconds = time.monotonic() - began
     print(f"{len(seeds)} worlds, {runs} runs, {faults.total()} faults in {seconds:.1f} s.")
     for fault, count in sorted(faults.items()):
