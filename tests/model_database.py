@@ -49,6 +49,19 @@ class RunRow:
     counts: dict[str, Any] = field(default_factory=dict)
     is_sharded: bool = False
 
+    def refuse_nonsense(self) -> None:
+        """The table's checks."""
+        counts = self.counts
+        assert 0 <= counts["stretch_evaluated"] <= counts["stretch_mentors"], counts
+        assert min(counts[name] for name in _COUNTS[2:7]) >= 0, counts
+        assert (self.verdict in ("running", "abandoned")) == (self.finished_at is None)
+        assert (self.verdict in ("completed", "partial")) == (self.stop_reason is not None)
+        assert (self.verdict == "completed") == (self.stop_reason == "finished")
+        if self.verdict == "completed":
+            assert self.low_water_mark is None
+            assert counts["total_unprocessed"] == 0
+            assert self.remaining_known
+
 
 @dataclass
 class ShardRow:
@@ -67,19 +80,6 @@ class ShardRow:
     is_completed: bool = False
     low_water_mark: UUID | None = None
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SHARD_COUNTS, 0))
-
-    def refuse_nonsense(self) -> None:
-        """The table's checks."""
-        counts = self.counts
-        assert 0 <= counts["stretch_evaluated"] <= counts["stretch_mentors"], counts
-        assert min(counts[name] for name in _COUNTS[2:7]) >= 0, counts
-        assert (self.verdict in ("running", "abandoned")) == (self.finished_at is None)
-        assert (self.verdict in ("completed", "partial")) == (self.stop_reason is not None)
-        assert (self.verdict == "completed") == (self.stop_reason == "finished")
-        if self.verdict == "completed":
-            assert self.low_water_mark is None
-            assert counts["total_unprocessed"] == 0
-            assert self.remaining_known
 
 
 _COUNTS = (

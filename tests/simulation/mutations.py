@@ -14,6 +14,7 @@ import engine.coverage
 import engine.dispatcher
 import engine.freshness
 import engine.run
+import engine.runner
 import engine.scheduler
 import engine.started_run
 from engine.errors import InvocationFailed
@@ -27,7 +28,7 @@ from engine.tally import Tally
 from engine.trigger.http import HttpTriggerEngine
 from engine.trigger.protocol import Evaluation
 from engine.walk import Walk
-from tests.model_database import ModelDatabase, RunRow
+from tests.model_database import ModelDatabase
 from tests.model_evaluate import ModelEvaluate
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
@@ -115,7 +116,7 @@ def cap_off(patch: pytest.MonkeyPatch) -> None:
     def one_more(**limits: Any) -> Limits:
         return replace(Limits(**limits), max_concurrency=limits["max_concurrency"] + 1)
 
-    patch.setattr(engine.scheduler, "Limits", one_more)
+    patch.setattr(engine.runner, "Limits", one_more)
 
 
 def failures_counted_as_evaluated(patch: pytest.MonkeyPatch) -> None:
@@ -182,12 +183,12 @@ def freshness_believes_every_run(patch: pytest.MonkeyPatch) -> None:
     def all_of_it(started_after: UUID | None, mark: UUID | None, *, is_completed: bool) -> Any:
         return stretches(started_after, mark, is_completed=True)
 
-    patch.setattr(engine.freshness, "covered_stretches", all_of_it)
+    patch.setattr(engine.coverage, "covered_stretches", all_of_it)
 
 
 def freshness_believes_a_dead_engine(patch: pytest.MonkeyPatch) -> None:
     """A run counts though all of its stretch were errors."""
-    patch.setattr("tests.model_database.covers", _is_stretch)
+    patch.setattr("tests.model_database._is_evaluated", lambda row: True)
 
 
 def a_second_try_at_the_verdict_is_taken_for_a_lost_lease(patch: pytest.MonkeyPatch) -> None:
@@ -232,7 +233,3 @@ def a_retry_without_end(patch: pytest.MonkeyPatch) -> None:
                 await trio.sleep(0.5)
 
     patch.setattr(engine.dispatcher, "_invoke_with_retry", invoke_again_and_again)
-
-
-def _is_stretch(row: RunRow) -> bool:
-    return row.verdict == "completed" or row.low_water_mark is not None

@@ -19,12 +19,14 @@ import structlog
 import trio
 from trio._core import _run as trio_loop
 
+import engine.parts
 import engine.scheduler
 import engine.trigger.choice
 from engine.database import RELEASE_TIMEOUT, STATEMENT_TIMEOUT
 from engine.errors import DatabaseUnavailable, NotNow, RequestRefused, RunFailed, StatementFailed
 from engine.ledger import LEASE
-from engine.scheduler import PARTING_PATIENCE, RunRequest, Scheduler, open_scheduler
+from engine.opening import open_scheduler
+from engine.scheduler import PARTING_PATIENCE, RunRequest, Scheduler
 from engine.settings import Settings, load_settings
 from engine.trigger.in_database import EVALUATIONS_AT_ONCE
 from tests.model_database import ModelDatabase
@@ -483,7 +485,7 @@ def _settings_of(plan: Plan) -> Settings:
 def _in_place_of_the_real_world(world: World) -> Iterator[None]:
     """Dice, clocks, network and log are the world's; everything is put back."""
     seams = [
-        (engine.scheduler, "open_database", world.open_database),
+        (engine.parts, "open_database", world.open_database),
         (engine.scheduler, "new_run_id", world.new_run_id),
         (engine.trigger.choice, "choose_transport", world.open_transport),
         (trio_loop, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
