@@ -11,11 +11,14 @@ from uuid import UUID
 import pytest
 import trio
 
+import engine.fleet.attempt
 from engine import (
     ConfigurationError,
+    RunInProgress,
     RunRequest,
     Scheduler,
     StopReason,
+    Summary,
     grant_rights,
     load_settings,
     open_scheduler,
@@ -23,9 +26,15 @@ from engine import (
     service_database_url,
     set_service_password,
 )
+from engine.budget import Budget
 from engine.database import Database, open_database
 from engine.errors import StatementFailed
+from engine.migrations import load_migrations, migrate
+from engine.run import Limits
 from engine.settings import ANSWER_MARGIN
+from engine.statements import Statement
+from engine.tally import Tally, summarise
+from engine.trigger.protocol import RunContext
 from tests.postgres.conftest import count_notifications, query, value, wait_until, wait_until_blocked
 
 MENTORS = 300
@@ -132,8 +141,6 @@ async def test_what_a_killed_process_left_is_resumed_by_another_one(
 
 
 async def test_two_fleets_over_one_database_begin_one_run(many: Database, database_url: str) -> None:
-    from engine import RunInProgress
-
     async with open_fleet_on(database_url) as one, open_fleet_on(database_url) as other:
         async with many.open_transaction() as transaction:
             await query(transaction, "lock table scheduler.cooldowns in exclusive mode")
@@ -159,6 +166,34 @@ async def test_no_evaluation_that_hangs_keeps_the_ledger_from_its_connection(
         assert (await started.summary()).completed
 
 
+@pytest.mark.parametrize(
+    ("settings", "at_once"),
+    [
+        ({}, 1),  # of four evaluations in the database, five shards have one each
+        ({"fleet_shards_at_once": 2}, 2),
+        ({"fleet_shards_at_once": 1}, 4),
+        ({"fleet_shards_at_once": 1, "max_concurrency": 3}, 3),
+        ({"trigger_engine": "http://127.0.0.1:1/"}, 2),
+        ({"trigger_engine": "http://127.0.0.1:1/", "max_concurrency": 30}, 6),
+    ],
+)
+async def test_each_shard_has_its_share_of_the_invocations_in_flight(
+    settings: dict[str, Any], at_once: int, many: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+
+    async def look(context: RunContext, budget: Budget, limits: Limits, *parts: Any) -> Summary:
+        seen.add(limits.max_concurrency)
+        return summarise(
+            Tally(), unfetched=0, ended_by=StopReason.FINISHED, duration=0.0, run_id=context.run_id
+        )
+
+    monkeypatch.setattr(engine.fleet.attempt, "run", look)
+    async with open_fleet_on(database_url, **settings) as scheduler:
+        await (await scheduler.start(RunRequest())).summary()
+    assert seen == {at_once}
+
+
 async def test_a_worker_needs_the_url_of_a_fleet(database_url: str) -> None:
     for fleet in (None, "in-process"):
         with pytest.raises(ConfigurationError, match="SCHEDULER_FLEET"):
@@ -168,9 +203,6 @@ async def test_a_worker_needs_the_url_of_a_fleet(database_url: str) -> None:
 
 async def test_the_migration_keeps_what_covered(empty_database_url: str) -> None:
     """`covers` is made anew: of runs that were there before, it says what it said."""
-    from engine.migrations import load_migrations, migrate
-    from engine.statements import Statement
-
     marks = [None, UUID(int=5)]
     async with open_database(empty_database_url) as database:
         before = [each for each in load_migrations() if each.version < "20261126000030"]
