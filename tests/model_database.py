@@ -292,8 +292,8 @@ class ModelDatabase:
                     answer["outcome"] = "held"
                 else:
                     answer["outcome"] = "claimed"
+                    shard.deliveries += shard.claim != claim
                     shard.state, shard.worker, shard.claim = "running", worker, claim
-                    shard.deliveries += 1
                     shard.heartbeat_at = self.now
         return [answer]
 

@@ -36,7 +36,17 @@ LEDGER = columns(
 )
 SHARDS = columns(
     "select",
-    *("run_id", "shard_index", "after_id", "until_id", "state", "worker", "claim", "deliveries"),
+    *(
+        "run_id",
+        "shard_index",
+        "after_id",
+        "until_id",
+        "state",
+        "worker",
+        "claim",
+        "deliveries",
+        "claimed_at",
+    ),
     *("heartbeat_at", "finished_at", "is_completed", "low_water_mark", "stretch_mentors"),
     *("stretch_evaluated", "total_evaluated", "total_errors", "total_unprocessed", "total_dispatched"),
     *("total_suppressed", "covers"),
