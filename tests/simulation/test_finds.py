@@ -34,6 +34,7 @@ WORLDS = 40
         (mutations.a_drain_begins_what_was_fetched, 0, "begun while the process drains"),
         (mutations.freshness_believes_every_run, 0, "freshness says"),
         (mutations.freshness_believes_a_dead_engine, 0, "freshness says"),
+        (mutations.freshness_believes_what_began_before_a_scenario_was_enabled, 1_930, "freshness says"),
         (mutations.a_second_try_at_the_verdict_is_taken_for_a_lost_lease, 0, "said to be lost"),
         (mutations.a_session_is_left_open, 0, "sessions"),
         (mutations.a_retry_without_end, 0, "answered after"),
