@@ -116,6 +116,7 @@ class ModelDatabase:
         self.away: Callable[[float], bool] = lambda now: False
         self.hangs: Callable[[str, float], bool] = lambda statement, now: False
         self.scenario_types = {"expiry": True, "inactivity": True, "milestone": True}
+        self.enabled_since: dict[str, float] = {}
         self.runs: list[RunRow] = []
         self.shards: list[ShardRow] = []
         self.last_run: dict[str, tuple[int, int, int]] = {}
@@ -128,6 +129,12 @@ class ModelDatabase:
 
     def add_mentor(self, mentor_id: UUID) -> None:
         insort(self.mentor_ids, mentor_id)
+
+    def switch(self, scenario_type: str, *, enabled: bool) -> None:
+        """An operator enables the scenario, or disables it."""
+        if enabled and not self.scenario_types[scenario_type]:
+            self.enabled_since[scenario_type] = self.now
+        self.scenario_types[scenario_type] = enabled
 
     def remove_mentor(self, mentor_id: UUID) -> None:
         self.mentor_ids.remove(mentor_id)
@@ -161,7 +168,10 @@ class ModelDatabase:
         return [{"version": each.version, "checksum": each.checksum} for each in load_migrations()]
 
     def _enabled_scenario_types(self) -> list[dict[str, Any]]:
-        return [{"scenario_type": each, "enabled": on} for each, on in sorted(self.scenario_types.items())]
+        return [
+            {"scenario_type": each, "enabled": on, "enabled_since": self.enabled_since.get(each)}
+            for each, on in sorted(self.scenario_types.items())
+        ]
 
     def _fetch_page(self, first: UUID, last: UUID, statuses: object, page_size: int) -> list[dict[str, Any]]:
         begin, end = bisect_left(self.mentor_ids, first), bisect_right(self.mentor_ids, last)

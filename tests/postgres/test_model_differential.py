@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -31,8 +32,9 @@ TYPES = ("expiry", "inactivity", "milestone")
 EMPTY = (
     "truncate scheduler.runs, scheduler.cooldowns, scheduler.notifications, "
     "public.peer_mentors, public.assignments, public.activities",
-    "update scheduler.scenario_evaluation_config set enabled = true, last_run_evaluated = null, "
-    "last_run_dispatched = null, last_run_suppressed = null",
+    "update scheduler.scenario_evaluation_config set enabled = true",
+    "update scheduler.scenario_evaluation_config set enabled_since = null, "
+    "last_run_evaluated = null, last_run_dispatched = null, last_run_suppressed = null",
 )
 
 ROWS = """
@@ -81,7 +83,7 @@ class Both:
             await self._tell_time(transaction)
             rows = await transaction.fetch(load_statement(name), *arguments)
         said = [dict(row) for row in self.model.execute(name, *arguments)]
-        found = [dict(row) for row in rows]
+        found = [_in_seconds(row) for row in rows]
         if name == "evaluate_and_count":
             found.sort(key=lambda row: str(row["scenario_type"]))  # grouped, which no order follows from
         self.compare([_nearly(row) for row in said], found)
@@ -185,12 +187,14 @@ class Both:
     async def switch(self) -> None:
         scenario_type, enabled = self.rng.choice(TYPES), self.rng.random() < 0.7
         self.steps.append(f"{scenario_type} is enabled: {enabled}")
-        self.model.scenario_types[scenario_type] = enabled
-        await query(
-            self._database,
-            "update scheduler.scenario_evaluation_config set enabled = $2 where scenario_type = $1",
-            *(scenario_type, enabled),
-        )
+        async with self._database.open_transaction() as transaction:
+            await self._tell_time(transaction)
+            await query(
+                transaction,
+                "update scheduler.scenario_evaluation_config set enabled = $2 where scenario_type = $1",
+                *(scenario_type, enabled),
+            )
+        self.model.switch(scenario_type, enabled=enabled)
         await self.ask("enabled_scenario_types")
 
     async def look(self) -> None:
@@ -249,7 +253,15 @@ class Both:
             row.started_at -= seconds
             row.heartbeat_at -= seconds
             row.hard_deadline_at -= seconds
+        since = self.model.enabled_since
+        self.model.enabled_since = {each: moment - seconds for each, moment in since.items()}
         self.model.evaluations.move_back(seconds)
+        await query(
+            self._database,
+            "update scheduler.scenario_evaluation_config "
+            "set enabled_since = enabled_since - make_interval(secs => $1)",
+            seconds,
+        )
         await query(
             self._database,
             "update scheduler.runs set started_at = started_at - make_interval(secs => $1), "
@@ -273,8 +285,12 @@ OF_MENTORS: Steps = {Both.come: 3, Both.go: 1, Both.evaluate: 6, Both.forget: 1,
 WRITING = (Both.begin, Both.beat, Both.finish)
 
 
-# Seconds by which the two may differ: `retry_after` is of a moment after the statement began.
-WITHIN = {"age": 1e-3, "retry_after": 2.0}
+# Seconds by which the two may differ: two of these are of a moment after the statement began.
+WITHIN = {"age": 1e-3, "retry_after": 2.0, "enabled_since": 2.0}
+
+
+def _in_seconds(row: Any) -> dict[str, Any]:
+    return {name: each.timestamp() if isinstance(each, datetime) else each for name, each in row.items()}
 
 
 def _nearly(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from engine.database import RELEASE_TIMEOUT, STATEMENT_TIMEOUT
 from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.statements import Statement
 from tests.model_database import ModelDatabase, Row
+from tests.simulation.plan import SCENARIO_TYPES
 from tests.simulation.process import Call, Process
 from tests.simulation.weather import ANSWER_LOST, CANCELED, CONFLICT, HANGS, HANGS_AFTER, LATE, LOST
 
@@ -58,6 +59,9 @@ class Server:
                 latency / 2, self._take_effect, (call, process, latency, fault), name, arguments
             )
 
+    def enabled_of(self, scenario_types: Sequence[str]) -> list[str]:
+        return [each for each in scenario_types if self.model.scenario_types[each]]
+
     def _take_effect(self, asked: Any, name: str, arguments: tuple[Any, ...]) -> None:
         world = self._world
         call, process, latency, fault = asked or (None, None, 0.0, None)
@@ -74,6 +78,9 @@ class Server:
                 world.witness.violate(f"Postgres refuses a row: {traceback.format_exc(limit=-1)}")
                 return
             world.witness.took_effect(name, arguments, rows)
+            if name == "evaluate_and_count":
+                mentor_ids, types, _, run_id, _ = arguments
+                world.witness.acted(run_id, mentor_ids, self.enabled_of(types or SCENARIO_TYPES))
             result = outcome.Value(rows)
         if call is None or fault == HANGS_AFTER:
             return
@@ -105,21 +112,21 @@ class Client:
         self, statement: Statement, *arguments: Any, answer_within: float = STATEMENT_TIMEOUT
     ) -> Sequence[Row]:
         witness = self._world.witness
-        witness.asked(self._process, statement.name, arguments)
+        wrong = witness.asked(self._process, statement.name, arguments)
         try:
             with trio.move_on_after(answer_within):
                 # As with the real one, the statement leaves in a later pass than it was asked for.
                 async with self._connections:
-                    return await self._ask(statement.name, arguments)
+                    return await self._ask(statement.name, arguments, wrong)
         finally:
             witness.gave_up(self._process, statement.name, arguments)
         raise DatabaseUnavailable("Postgres did not answer in time.")
 
-    async def _ask(self, name: str, arguments: tuple[Any, ...]) -> Sequence[Row]:
+    async def _ask(self, name: str, arguments: tuple[Any, ...], wrong: str | None) -> Sequence[Row]:
         world, process = self._world, self._process
         call = StatementCall(process)
         run_id = _run_id() if name == "fetch_page" else None
-        world.witness.sent(process, name, arguments)
+        world.witness.sent(process, name, arguments, wrong)
         if not process.is_dead:
             world.database.receive(call, process, name, arguments)
         self.open_calls += 1

@@ -191,6 +191,16 @@ def freshness_believes_a_dead_engine(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("tests.model_database._is_evaluated", lambda row: True)
 
 
+def freshness_believes_what_began_before_a_scenario_was_enabled(patch: pytest.MonkeyPatch) -> None:
+    """As it was before the simulation found it: disabled and enabled again in mid-run."""
+    ask = ModelDatabase._enabled_scenario_types
+
+    def since_ever(self: ModelDatabase) -> list[dict[str, Any]]:
+        return [row | {"enabled_since": None} for row in ask(self)]
+
+    patch.setattr(ModelDatabase, "_enabled_scenario_types", since_ever)
+
+
 def a_second_try_at_the_verdict_is_taken_for_a_lost_lease(patch: pytest.MonkeyPatch) -> None:
     """As it was before the simulation found it."""
     finish = ModelDatabase._finish_run

@@ -73,6 +73,15 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Switch:
+    """The operator enables a scenario, or disables it."""
+
+    at: float
+    scenario_type: str
+    enabled: bool
+
+
+@dataclass(frozen=True)
 class ClockStep:
     """Of the database's clock, in seconds, forward or back."""
 
@@ -99,6 +108,7 @@ class Plan:
     ticks: tuple[Tick, ...]
     looks: tuple[float, ...]
     changes: tuple[Change, ...]
+    switches: tuple[Switch, ...]
     interruptions: tuple[Interruption, ...]
     outages: tuple[Outage, ...]
     clock_steps: tuple[ClockStep, ...]
@@ -163,6 +173,7 @@ def _draw_any(rng: Random) -> Plan:
         ticks=ticks,
         looks=tuple(rng.uniform(0.0, ends) for _ in range(rng.randint(0, 3))),
         changes=_draw_changes(rng, mentors, ticks, budget),
+        switches=_draw_switches(rng, ticks, budget),
         interruptions=_draw_interruptions(rng, instances, ticks, budget),
         outages=_draw_outages(rng, instances, ticks, budget),
         clock_steps=_draw_clock_steps(rng, ticks, budget),
@@ -300,6 +311,16 @@ def _draw_changes(
             known.append(UUID(int=number))
             changes.append(Change(at, known[-1], comes=True))
     return tuple(changes)
+
+
+def _draw_switches(rng: Random, ticks: tuple[Tick, ...], budget: float) -> tuple[Switch, ...]:
+    """Off and on again, within a run or across some."""
+    if rng.random() < 0.8:
+        return ()
+    scenario_type = rng.choice(SCENARIO_TYPES)
+    at = _draw_moment(rng, ticks, budget)
+    until = at + rng.choice((rng.uniform(0.1, 2.0), rng.uniform(1.0, 2 * budget)))
+    return Switch(at, scenario_type, False), Switch(until, scenario_type, True)
 
 
 def _draw_interruptions(

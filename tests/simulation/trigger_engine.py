@@ -105,15 +105,16 @@ class Server:
         """What is to be said of each mentor, in the order they were asked about."""
         world = self._world
         mentor_ids = [each for each in request.mentor_ids if each not in skipped]
+        types = request.scenario_types or SCENARIO_TYPES
         if world.plan.engine == BUILT_IN:
+            types = world.database.enabled_of(types)
             answers = world.database.model.evaluate(
                 mentor_ids, request.scenario_types, dry_run=request.dry_run, run_id=request.run_id
             )
         else:
-            types = request.scenario_types or SCENARIO_TYPES
             due = {each: [kind for kind in types if world.is_due(each, kind)] for each in mentor_ids}
             answers = {each: (kinds, []) for each, kinds in due.items()}
-        world.witness.acted(request.run_id, mentor_ids)
+        world.witness.acted(request.run_id, mentor_ids, types)
         results: Results = []
         for mentor_id in request.mentor_ids:
             dispatched, suppressed = answers.get(mentor_id, ([], []))
@@ -197,7 +198,9 @@ class _Connection:
             is_for_many="mentor_ids" in asked,
         )
         call = Call(process)
-        world.witness.begins(process, request.run_id, mentor_ids, dry_run=request.dry_run)
+        wrong = world.witness.begins(process, request.run_id, mentor_ids, dry_run=request.dry_run)
+        if wrong is not None:
+            world.witness.violate(wrong)
         world.witness.invoked(process, request.run_id, mentor_ids, dry_run=request.dry_run)
         if not process.is_dead:
             world.trigger_engine.receive(call, request)

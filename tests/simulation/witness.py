@@ -54,6 +54,7 @@ class RunSeen:
     touched: set[UUID] = field(default_factory=set)
     attempted: dict[UUID, float] = field(default_factory=dict)
     evaluated: dict[UUID, float] = field(default_factory=dict)
+    acted: set[tuple[UUID, str]] = field(default_factory=set)
     dispatched: Counter[str] = field(default_factory=Counter)
     suppressed: Counter[str] = field(default_factory=Counter)
     in_flight: Counter[UUID] = field(default_factory=Counter)
@@ -112,29 +113,32 @@ class Witness:
 
     # What is seen on the wire to Postgres.
 
-    def asked(self, process: Process, name: str, arguments: tuple[Any, ...]) -> None:
+    def asked(self, process: Process, name: str, arguments: tuple[Any, ...]) -> str | None:
         """Arguments that were made at this moment, and leave in a later pass of the loop.
 
-        Whoever is frozen in between sends on waking what was decided before. No check in the process can help
-        that; scheduler.evaluate sends at most once all the same.
+        Returns what is wrong with it if it does leave. Whoever is frozen in between sends on waking what was
+        decided before. No check in the process can help that; scheduler.evaluate sends at most once anyway.
         """
         if process.is_dead:
-            return
+            return None
         if name == "evaluate_and_count":
-            self.begins(process, arguments[3], arguments[0], dry_run=arguments[2])
-        elif name == "record_heartbeat":
+            return self.begins(process, arguments[3], arguments[0], dry_run=arguments[2])
+        if name == "record_heartbeat":
             self._check_counts(arguments[0], arguments[1:])
         elif name == "finish_run":
             self._check_counts(arguments[0], arguments[1:], verdict=str(arguments[12]))
+        return None
 
     def gave_up(self, process: Process, name: str, arguments: tuple[Any, ...]) -> None:
         """It has ended, by an answer or without one; it may not even have left before its time was up."""
         if name == "evaluate_and_count" and not process.is_dead:
             self._attempted(self._seen(process, arguments[3]), arguments[0])
 
-    def sent(self, process: Process, name: str, arguments: tuple[Any, ...]) -> None:
+    def sent(self, process: Process, name: str, arguments: tuple[Any, ...], wrong: str | None) -> None:
         if process.is_dead:
             return
+        if wrong is not None:
+            self.violate(wrong)
         self.note(process.name, name)
         if name == "begin_run":
             seen = self.runs[arguments[0]] = RunSeen(process)
@@ -185,7 +189,9 @@ class Witness:
         seen.begun_at, seen.started_after = self._world.now, rows[0]["started_after"]
         for other_id, other in self.runs.items():
             if other.in_flight and other_id != run_id and not other.is_dry and self._is_running(other):
-                self._check_single_flight(other_id, seen.begun_at, "still acts when another run begins")
+                wrong = self._two_live_runs(other_id, seen.begun_at, "still acts when another run begins")
+                if wrong is not None:
+                    self.violate(wrong)
         self.begun.append(run_id)
 
     # What is seen on the wire to the trigger engine.
@@ -208,24 +214,28 @@ class Witness:
         if seen.invocations > world.at_once:
             self.violate(f"{seen.invocations} invocations of one run in flight, of {world.at_once}")
 
-    def begins(self, process: Process, run_id: UUID, mentor_ids: Sequence[UUID], *, dry_run: bool) -> None:
-        """A dispatcher has decided to invoke, for the first time or again."""
+    def begins(
+        self, process: Process, run_id: UUID, mentor_ids: Sequence[UUID], *, dry_run: bool
+    ) -> str | None:
+        """A dispatcher has decided to invoke, for the first time or again. Returns what is wrong with it."""
         if process.is_dead:
-            return
+            return None
         seen = self._seen(process, run_id)
-        if self._world.is_draining(process) and not seen.touched.issuperset(mentor_ids):
-            self.violate("a chunk was begun while the process drains")
+        is_new = not seen.touched.issuperset(mentor_ids)
         seen.touched.update(mentor_ids)
+        if self._world.is_draining(process) and is_new:
+            return "a chunk was begun while the process drains"
         if dry_run:
-            return
+            return None
         if seen.begun_at is None:
-            self.violate("a run acts that has not begun")
-        elif self.begun[-1] != run_id:
-            latest = self.runs[self.begun[-1]].begun_at
-            assert latest is not None
-            self._check_single_flight(run_id, latest, "acts although another run has begun")
+            return "a run acts that has not begun"
         if process.clock.now >= seen.hard_deadline_here + 1e-6:
-            self.violate("an invocation was begun past the hard deadline")
+            return "an invocation was begun past the hard deadline"
+        if self.begun[-1] == run_id:
+            return None
+        latest = self.runs[self.begun[-1]].begun_at
+        assert latest is not None
+        return self._two_live_runs(run_id, latest, "acts although another run has begun")
 
     def evaluated(
         self, process: Process, run_id: UUID, mentor_ids: Sequence[UUID], counts: Evaluation
@@ -253,8 +263,10 @@ class Witness:
         for mentor_id in mentor_ids:
             seen.attempted[mentor_id] = self._world.now
 
-    def acted(self, run_id: UUID, mentor_ids: Sequence[UUID]) -> None:
-        self.note("engine", "acts", run_id, len(mentor_ids))
+    def acted(self, run_id: UUID, mentor_ids: Sequence[UUID], scenario_types: Sequence[str]) -> None:
+        self.note("engine", "acts", run_id, len(mentor_ids), *scenario_types)
+        if seen := self.runs.get(run_id):
+            seen.acted.update((each, kind) for each in mentor_ids for kind in scenario_types)
 
     # What callers are told.
 
@@ -338,7 +350,7 @@ class Witness:
             missed = [
                 each
                 for each in self.population.throughout(since)
-                if not any(each in seen.attempted for seen in counting)
+                if not any(_was_visited_for(scenario_type, each, seen) for seen in counting)
             ]
             if missed:
                 self.violate(
@@ -484,12 +496,11 @@ class Witness:
         if not is_frozen and took > limit:
             self.violate(f"answered after {took:.6f} s, of {limit:.6f}")
 
-    def _check_single_flight(self, run_id: UUID, other_begun_at: float, what: str) -> None:
+    def _two_live_runs(self, run_id: UUID, other_begun_at: float, what: str) -> str | None:
         late = self._world.now - other_begun_at
         # A clock that was put forward ends a lease early. Then the next heartbeat or the fence ends the run.
         allowed = FENCE_AFTER * DRIFT if self._world.plan.clock_may_take_the_lease else -1.0
-        if late > allowed:
-            self.violate(f"run {_short(run_id)} {what}: two live runs, {late:.6f} s")
+        return f"run {_short(run_id)} {what}: two live runs, {late:.6f} s" if late > allowed else None
 
     def _is_running(self, seen: RunSeen) -> bool:
         """What a process that was frozen had in flight is cut when it wakes, and may take a moment to end."""
@@ -499,6 +510,13 @@ class Witness:
         if run_id not in self.runs:
             self.runs[run_id] = RunSeen(process, is_dry=True)
         return self.runs[run_id]
+
+
+def _was_visited_for(scenario_type: str, mentor_id: UUID, seen: RunSeen) -> bool:
+    """Evaluated for it, or counted as an error."""
+    if mentor_id in seen.evaluated:
+        return (mentor_id, scenario_type) in seen.acted
+    return mentor_id in seen.attempted
 
 
 def _short(value: Any) -> str:

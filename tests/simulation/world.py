@@ -253,6 +253,8 @@ class World:
             agenda.after(moment, self._ask, self.rng.randrange(plan.instances), "freshness")
         for change in plan.changes:
             agenda.after(change.at, self._change, change.mentor_id, change.comes)
+        for switch in plan.switches:
+            agenda.after(switch.at, self._switch, switch.scenario_type, switch.enabled)
         for step in plan.clock_steps:
             agenda.after(step.at, self._step_clock, step.seconds)
         for outage in plan.outages:
@@ -276,6 +278,8 @@ class World:
             self._start(0)
         if not self._services[0].is_draining:
             begun = len(self.witness.begun)
+            self._ask(0, "freshness")
+            self._run_until(self.now + 1.0)
             self._ask(0, Tick(self.now, 0))
             self._run_until(self.now + 1.5 * (self.plan.settings["hard_deadline"] + GRACES))
             if len(self.witness.begun) == begun and not self.plan.clock_goes_back:
@@ -424,6 +428,11 @@ class World:
         else:
             model.remove_mentor(mentor_id)
             population.goes(mentor_id, self.now)
+
+    def _switch(self, scenario_type: str, enabled: bool) -> None:
+        self.database.model.switch(scenario_type, enabled=enabled)
+        self.weather.count(f"operator: a scenario is {'enabled' if enabled else 'disabled'}")
+        self.witness.note("operator", "enables" if enabled else "disables", scenario_type)
 
     def _step_clock(self, seconds: float) -> None:
         self.database.model.clock_offset += seconds
