@@ -39,6 +39,7 @@ first_lines = st.sampled_from(
         *(b"GET /login HTTP/1.0", b"GET /", b"POST //run HTTP/1.1"),
         *(b"POST http://evil.example/run HTTP/1.1", b"OPTIONS * HTTP/1.1"),
         *(b"CONNECT x:80 HTTP/1.1", b"PRI * HTTP/2.0"),
+        *(b"GET ? HTTP/1.1", b"GET http://[ HTTP/1.1", b"GET http://[x]/ HTTP/1.1", b"GET x HTTP/1.1"),
         *(b"TRACE /run HTTP/1.1", b"GET /runs?\xff HTTP/1.1"),
         *(b"GET /%ff%00 HTTP/1.1", b"GET  / HTTP/1.1", b"\x16\x03\x01"),
     ]
@@ -46,6 +47,7 @@ first_lines = st.sampled_from(
 fields = st.one_of(
     st.sampled_from(
         [
+            *(b"Host: " + 64 * b"x", b"Host: [", b"Host: x..y"),
             *(b"Host: x", b"Host: x", b"Host:", b"Host: \xff"),
             *(b"Host : x", b"Content-Length: 2", b"Content-Length: 0"),
             *(b"Content-Length: -1", b"Content-Length: 2, 2"),
