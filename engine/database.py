@@ -1,4 +1,4 @@
-"""This file is the bridge to Postgres, and the only one that knows asyncpg, trio-asyncio or asyncio.
+"""This file is the way to Postgres, and the only one that knows asyncpg.
 
 It promises:
 
@@ -12,24 +12,18 @@ It promises:
 from __future__ import annotations
 
 import asyncio
-import heapq
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import asyncpg
-import structlog
 import trio
-import trio_asyncio
 
+from engine.bridge import Loop, on_asyncio, open_asyncio
 from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.out_of_files import is_out_of_files
 from engine.statements import Statement
-
-T = TypeVar("T")
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # Seconds that giving a connection back may take. That is the round trip which ends a cancelled query, over a
 # connection of its own: milliseconds with a healthy server, never with a silent one. A cut call holds up the
@@ -39,9 +33,6 @@ RELEASE_TIMEOUT = 0.5
 # Seconds for one statement, waiting for a connection included, unless its caller says otherwise. A page takes
 # milliseconds; so long means that network or server went away without a word.
 STATEMENT_TIMEOUT = 5.0
-
-# Cancelled timers that may be kept: few enough to weigh nothing, enough that looking through all is rare.
-CANCELLED_TIMERS = 50
 
 # What Postgres says of itself rather than of the statement, by SQLSTATE or its class (appendix A of its
 # manual).
@@ -79,7 +70,7 @@ class Transaction:
 
     def __init__(
         self,
-        loop: trio_asyncio.BaseTrioEventLoop,
+        loop: Loop,
         connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record],
         setting: str,
     ) -> None:
@@ -93,7 +84,7 @@ class Transaction:
         **Cancellation:** leave the transaction's block; it rolls back.
         """
         with _translated_errors(statement.name, self._setting):
-            return await _on_asyncio(self._loop, lambda: self._connection.fetch(statement.sql, *arguments))
+            return await on_asyncio(self._loop, lambda: self._connection.fetch(statement.sql, *arguments))
 
     async def execute(self, script: Statement) -> None:
         """Any number of statements without parameters.
@@ -101,15 +92,13 @@ class Transaction:
         **Cancellation:** as `fetch`.
         """
         with _translated_errors(script.name, self._setting):
-            await _on_asyncio(self._loop, lambda: self._connection.execute(script.sql))
+            await on_asyncio(self._loop, lambda: self._connection.execute(script.sql))
 
 
 class Database:
     """A pool of connections. Every call takes one and gives it back before it returns."""
 
-    def __init__(
-        self, loop: trio_asyncio.BaseTrioEventLoop, pool: asyncpg.Pool[asyncpg.Record], setting: str
-    ) -> None:
+    def __init__(self, loop: Loop, pool: asyncpg.Pool[asyncpg.Record], setting: str) -> None:
         # Held, not looked up: whoever calls may be a task that was not started inside the loop.
         self._loop = loop
         self._pool = pool
@@ -141,7 +130,7 @@ class Database:
                 await self._release(connection)
 
         with _translated_errors(statement.name, self._setting), trio.move_on_after(answer_within):
-            return await _on_asyncio(self._loop, fetch)
+            return await on_asyncio(self._loop, fetch)
         raise DatabaseUnavailable(
             f"Postgres did not answer within {answer_within:g} s; check the network and its load."
         )
@@ -155,7 +144,7 @@ class Database:
         **Cancellation:** rolled back, within RELEASE_TIMEOUT.
         """
         with _translated_errors("begin", self._setting):
-            connection = await _on_asyncio(self._loop, self._pool.acquire)
+            connection = await on_asyncio(self._loop, self._pool.acquire)
         give_back = self._throw_away
         try:
             transaction = Transaction(self._loop, connection, self._setting)
@@ -166,7 +155,7 @@ class Database:
             give_back = self._release
         finally:
             with trio.CancelScope(shield=True):
-                await _on_asyncio(self._loop, lambda: give_back(connection))
+                await on_asyncio(self._loop, lambda: give_back(connection))
 
     async def _release(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
         with suppress(*_CONNECTION_ERRORS):  # then asyncpg has thrown it away
@@ -194,9 +183,7 @@ async def open_database(
 
     **Cancellation:** every connection is closed, or thrown away after RELEASE_TIMEOUT.
     """
-    async with trio_asyncio.open_loop() as loop:
-        loop.set_exception_handler(_log_error_of_nobody)
-        _forget_cancelled_timers(loop)
+    async with open_asyncio() as loop:
         pool = asyncpg.create_pool(
             url,
             loop=loop,  # else asyncpg asks the caller's context, which knows the loop opened last
@@ -207,40 +194,12 @@ async def open_database(
             statement_cache_size=0 if pooler == "transaction" else 100,
             server_settings={"application_name": "scenario-scheduler"},
         )
-        await _on_asyncio(loop, lambda: _initialised(pool))
+        await on_asyncio(loop, lambda: _initialised(pool))
         try:
             yield Database(loop, pool, setting)
         finally:
             with trio.CancelScope(shield=True):
-                await _on_asyncio(loop, lambda: _close(pool))
-
-
-def _forget_cancelled_timers(loop: trio_asyncio.BaseTrioEventLoop) -> None:
-    """Have timers forgotten soon after they are cancelled, as asyncio's own loop forgets them.
-
-    trio-asyncio (0.16) keeps them until they are due. At the end of every statement asyncpg sets one of five
-    minutes, for its idle connection, and cancels it at the next. It holds the context of whoever called, and
-    so a whole request: 15 kB for each 50 mentors at /trigger-engine, a gigabyte at 300 requests a second.
-    """
-    cancelled = 0
-
-    def cancel(handle: asyncio.TimerHandle) -> None:
-        nonlocal cancelled
-        cancelled += 1
-        if cancelled > max(CANCELLED_TIMERS, len(loop._timers) // 2):
-            cancelled = 0
-            loop._timers[:] = [timer for timer in loop._timers if not timer.cancelled()]
-            heapq.heapify(loop._timers)
-
-    loop._timer_handle_cancelled = cancel
-
-
-def _log_error_of_nobody(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """An error on the loop that no call waits for, such as of a connection given up while it was opened.
-
-    trio-asyncio's own way is to raise it out of the loop, which would end the process.
-    """
-    log.warning("connection_error", what=context["message"], error=type(context.get("exception")).__name__)
+                await on_asyncio(loop, lambda: _close(pool))
 
 
 async def _initialised(pool: asyncpg.Pool[asyncpg.Record]) -> None:
@@ -256,15 +215,6 @@ async def _close(pool: asyncpg.Pool[asyncpg.Record]) -> None:
         await asyncio.wait_for(pool.close(), RELEASE_TIMEOUT)
     except _CONNECTION_ERRORS:
         pool.terminate()
-
-
-async def _on_asyncio(loop: trio_asyncio.BaseTrioEventLoop, work: Callable[[], Awaitable[T]]) -> T:
-    """Await asyncio's `work` from trio. A cancel in trio is one cancel there, and `work` ends before this."""
-
-    async def run() -> T:
-        return await work()
-
-    return await loop.run_aio_coroutine(run())  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -180,6 +180,12 @@ def _check_fleet(value: str) -> str:
     return value
 
 
+def _check_replicas(value: int) -> int:
+    if value not in (1, 3, 5):
+        raise ValueError("must be 1, 3 or 5: of an even number, no more may be lost than of one less")
+    return value
+
+
 def _check_bind(value: str) -> str:
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})", value)
     if match is None or int(match[2]) > 65_535:
@@ -248,8 +254,9 @@ class Settings(BaseSettings):
     fleet_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "scheduler"
     fleet_shards: Annotated[int, Field(ge=1, le=1_000)] = 32
     fleet_shards_at_once: Annotated[int, Field(ge=1, le=1_000)] = 5
-    fleet_replicas: Literal[1, 3, 5] = 1
-    fleet_user: Annotated[str, Field(pattern=r"^[\x21-\x7e]+$")] | None = None
+    fleet_replicas: Annotated[int, AfterValidator(_check_replicas)] = 1
+    # It is part of the subjects that its answers come to, where dots and asterisks have a meaning.
+    fleet_user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     fleet_password: Annotated[SecretStr, AfterValidator(_check_key)] | None = None
     fleet_ca: str | None = None
     pg_bin_dir: str | None = Field(default=None, validation_alias="PG_BIN_DIR")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from engine.errors import ConfigurationError
 from engine.fleet.in_process import InProcessFleet
+from engine.fleet.jetstream import JetStream, open_jetstream
+from engine.fleet.nats_connection import Address
 from engine.fleet.protocol import Fleet, Workplace
 from engine.settings import Settings
 
@@ -20,7 +21,8 @@ async def open_fleet(settings: Settings) -> AsyncIterator[Fleet]:
     if settings.fleet_is_in_process:
         yield InProcessFleet(settings.fleet_shards_at_once)
         return
-    raise ConfigurationError(["SCHEDULER_FLEET can only be `in-process` yet."])
+    async with _open_jetstream(settings) as fleet:
+        yield fleet
 
 
 @asynccontextmanager
@@ -29,5 +31,21 @@ async def open_workplace(settings: Settings) -> AsyncIterator[Workplace]:
 
     **Cancellation:** no task and no connection is left.
     """
-    raise ConfigurationError(["SCHEDULER_FLEET can only be `in-process` yet."])
-    yield
+    async with _open_jetstream(settings) as workplace:
+        yield workplace
+
+
+def _open_jetstream(settings: Settings) -> AbstractAsyncContextManager[JetStream]:
+    password = settings.fleet_password
+    address = Address(
+        servers=tuple((settings.fleet or "").split(",")),
+        user=settings.fleet_user,
+        password=None if password is None else password.get_secret_value(),
+        ca=settings.fleet_ca,
+    )
+    return open_jetstream(
+        address,
+        name=settings.fleet_name,
+        shards_at_once=settings.fleet_shards_at_once,
+        replicas=settings.fleet_replicas,
+    )

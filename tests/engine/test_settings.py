@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -66,8 +67,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SCHEDULER_SECRET", SECRET)
     monkeypatch.setenv("SCHEDULER_PAGE_SIZE", "500")
     monkeypatch.setenv("SCHEDULER_ELIGIBLE_ASSIGNMENT_STATUSES", "active, on leave ,")
+    monkeypatch.setenv("SCHEDULER_FLEET_REPLICAS", "3")
     settings = load_settings("database_url", "secret")
     assert settings.page_size == 500
+    assert settings.fleet_replicas == 3
     assert settings.eligible_assignment_statuses == ("active", "on leave")
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value() == DATABASE
@@ -479,3 +482,16 @@ def test_what_belongs_to_a_fleet_elsewhere_is_refused_without_one(fleet: str | N
 def test_the_name_of_a_fleet_can_be_part_of_a_subject(name: str) -> None:
     [fault] = faults(fleet_name=name)
     assert fault.startswith("SCHEDULER_FLEET_NAME ")
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"fleet_replicas": 2}, "SCHEDULER_FLEET_REPLICAS must be 1, 3 or 5"),
+        ({"fleet_user": "a.b", "fleet_password": "x"}, "SCHEDULER_FLEET_USER"),
+        ({"fleet_user": "*", "fleet_password": "x"}, "SCHEDULER_FLEET_USER"),
+    ],
+)
+def test_a_fleet_that_can_not_be_is_said(given: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=fault):
+        load_settings(fleet="nats://127.0.0.1:4222", **given)

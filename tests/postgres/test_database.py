@@ -16,7 +16,8 @@ from uuid import uuid4
 import pytest
 import trio
 
-from engine.database import CANCELLED_TIMERS, Database, open_database
+from engine.bridge import CANCELLED_TIMERS
+from engine.database import Database, open_database
 from engine.embedded import EmbeddedPostgres
 from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.statements import Statement
