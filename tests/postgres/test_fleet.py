@@ -11,11 +11,14 @@ from uuid import UUID
 import pytest
 import trio
 
+import engine.fleet.attempt
 from engine import (
     ConfigurationError,
+    RunInProgress,
     RunRequest,
     Scheduler,
     StopReason,
+    Summary,
     grant_rights,
     load_settings,
     open_scheduler,
@@ -23,9 +26,15 @@ from engine import (
     service_database_url,
     set_service_password,
 )
+from engine.budget import Budget
 from engine.database import Database, open_database
 from engine.errors import StatementFailed
+from engine.migrations import load_migrations, migrate
+from engine.run import Limits
 from engine.settings import ANSWER_MARGIN
+from engine.statements import Statement
+from engine.tally import Tally, summarise
+from engine.trigger.protocol import RunContext
 from tests.postgres.conftest import count_notifications, query, value, wait_until, wait_until_blocked
 
 MENTORS = 300
@@ -82,8 +91,22 @@ async def test_a_run_in_shards_reaches_everybody_once_and_the_ledger_has_it(
             MENTORS,
             MENTORS,
         )
+        assert not record.resumed
         again = await (await scheduler.start(RunRequest())).summary()
         assert (again.completed, again.total_suppressed) == (True, MENTORS)
+        # As if the first of its shards had been cut in the middle.
+        await query(many, "update scheduler.runs set verdict = 'partial', stop_reason = 'draining'")
+        cut = "is_completed = false, low_water_mark = $1 where run_id = $2 and shard_index = 0"
+        mark = await value(many, "select id from public.peer_mentors order by id offset 7 limit 1")
+        await query(many, f"update scheduler.shards set {cut}", mark, again.run_id)
+        resumed = await (await scheduler.start(RunRequest())).summary()
+        assert (resumed.completed, resumed.total_suppressed) == (True, MENTORS)
+        record = await scheduler.find_run(resumed.run_id)
+        assert record is not None
+        assert record.resumed
+        assert (await scheduler.list_runs(before=None, limit=1))[0].resumed
+        first = "select after_id from scheduler.shards where run_id = $1 and shard_index = 0"
+        assert await value(many, first, resumed.run_id) == mark
     assert await count_notifications(many) == MENTORS
 
 
@@ -126,14 +149,13 @@ async def test_what_a_killed_process_left_is_resumed_by_another_one(
     await query(many, "update scheduler.runs set heartbeat_at = heartbeat_at - interval '1 minute'")
     async with open_fleet_on(database_url) as scheduler:
         summary = await (await scheduler.start(RunRequest())).summary()
+        records = await scheduler.list_runs(before=None, limit=10)
+    assert [record.verdict for record in records] == ["completed", "abandoned"]
+    assert [record.resumed for record in records] == [False, False]  # nothing had been finished
     assert (summary.completed, summary.total_dispatched) == (True, MENTORS)
-    verdicts = await query(many, "select verdict from scheduler.runs order by started_at")
-    assert [row["verdict"] for row in verdicts] == ["abandoned", "completed"]
 
 
 async def test_two_fleets_over_one_database_begin_one_run(many: Database, database_url: str) -> None:
-    from engine import RunInProgress
-
     async with open_fleet_on(database_url) as one, open_fleet_on(database_url) as other:
         async with many.open_transaction() as transaction:
             await query(transaction, "lock table scheduler.cooldowns in exclusive mode")
@@ -159,6 +181,34 @@ async def test_no_evaluation_that_hangs_keeps_the_ledger_from_its_connection(
         assert (await started.summary()).completed
 
 
+@pytest.mark.parametrize(
+    ("settings", "at_once"),
+    [
+        ({}, 1),  # of four evaluations in the database, five shards have one each
+        ({"fleet_shards_at_once": 2}, 2),
+        ({"fleet_shards_at_once": 1}, 4),
+        ({"fleet_shards_at_once": 1, "max_concurrency": 3}, 3),
+        ({"trigger_engine": "http://127.0.0.1:1/"}, 2),
+        ({"trigger_engine": "http://127.0.0.1:1/", "max_concurrency": 30}, 6),
+    ],
+)
+async def test_each_shard_has_its_share_of_the_invocations_in_flight(
+    settings: dict[str, Any], at_once: int, many: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+
+    async def look(context: RunContext, budget: Budget, limits: Limits, *parts: Any) -> Summary:
+        seen.add(limits.max_concurrency)
+        return summarise(
+            Tally(), unfetched=0, ended_by=StopReason.FINISHED, duration=0.0, run_id=context.run_id
+        )
+
+    monkeypatch.setattr(engine.fleet.attempt, "run", look)
+    async with open_fleet_on(database_url, **settings) as scheduler:
+        await (await scheduler.start(RunRequest())).summary()
+    assert seen == {at_once}
+
+
 async def test_a_worker_needs_the_url_of_a_fleet(database_url: str) -> None:
     for fleet in (None, "in-process"):
         with pytest.raises(ConfigurationError, match="SCHEDULER_FLEET"):
@@ -168,9 +218,6 @@ async def test_a_worker_needs_the_url_of_a_fleet(database_url: str) -> None:
 
 async def test_the_migration_keeps_what_covered(empty_database_url: str) -> None:
     """`covers` is made anew: of runs that were there before, it says what it said."""
-    from engine.migrations import load_migrations, migrate
-    from engine.statements import Statement
-
     marks = [None, UUID(int=5)]
     async with open_database(empty_database_url) as database:
         before = [each for each in load_migrations() if each.version < "20261126000030"]

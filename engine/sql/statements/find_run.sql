@@ -9,7 +9,15 @@ select r.id as run_id,
        r.stop_reason,
        r.scenario_types,
        r.evaluated_types,
-       r.started_after is not null as resumed,
+       case
+         when r.is_sharded then
+           coalesce((select s.after_id is not null
+                       from scheduler.shards s
+                      where s.run_id = r.id
+                        and s.shard_index = 0),
+                    false) -- its shards are gone
+         else r.started_after is not null
+       end as resumed,
        r.started_at,
        r.heartbeat_at,
        r.finished_at,

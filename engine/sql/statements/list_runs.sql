@@ -11,6 +11,8 @@
 -- that nobody ended lasted until its last heartbeat, as far as anybody knows; `greatest` is for a run that
 -- began between now(), which is when this transaction did, and what this statement sees.
 --
+-- A run in shards was resumed if the first that went out does not begin at the lowest id.
+--
 -- Where `before` stood is looked up in the index that its page is read from, so a page costs the same wherever
 -- it is. A run that is gone has no place, and no comparison with none is true: an empty page. It is the right
 -- one, because finish_run removes the oldest first.
@@ -19,7 +21,15 @@ select r.id as run_id,
        r.stop_reason,
        r.scenario_types,
        r.evaluated_types,
-       r.started_after is not null as resumed,
+       case
+         when r.is_sharded then
+           coalesce((select s.after_id is not null
+                       from scheduler.shards s
+                      where s.run_id = r.id
+                        and s.shard_index = 0),
+                    false) -- its shards are gone
+         else r.started_after is not null
+       end as resumed,
        r.started_at,
        r.heartbeat_at,
        r.finished_at,

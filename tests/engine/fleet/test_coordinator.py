@@ -358,6 +358,25 @@ async def test_of_a_run_that_lost_its_lease_no_shard_goes_on(autojump_clock: Moc
     assert add_up(summary)
 
 
+async def test_a_run_that_lost_its_lease_before_its_plan_was_written_has_no_shards(
+    autojump_clock: MockClock,
+) -> None:
+    world = World(ids(40))
+    sample = world.database._sample_mentors
+
+    def lose_lease(size: int) -> list[dict[str, object]]:
+        world.database.runs[0].verdict = "abandoned"
+        return sample(size)
+
+    world.database._sample_mentors = lose_lease  # type: ignore[method-assign]
+    async with world.open_worker(), world.open_scheduler() as scheduler:
+        began = trio.current_time()
+        summary = await run_to_its_end(scheduler)
+        assert trio.current_time() == began
+    assert (summary.stop_reason, summary.total_unprocessed) == (StopReason.LEASE_LOST, 40)
+    assert (world.shards_of(), world.engine.chunks) == ([], [])
+
+
 async def test_a_bug_in_the_coordinator_costs_its_run_and_no_other(autojump_clock: MockClock) -> None:
     from engine import RunFailed
 
@@ -499,6 +518,7 @@ async def test_a_plan_that_takes_as_long_as_the_budget_is_nobodys_fault(autojump
     async with world.open_worker(), world.open_scheduler() as scheduler:
         summary = await run_to_its_end(scheduler)
     assert (summary.stop_reason, summary.total_unprocessed) == (StopReason.SOFT_THRESHOLD, 60)
+    assert summary.remaining_known
 
 
 # --- From one run to the next ---
