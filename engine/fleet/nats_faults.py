@@ -6,7 +6,7 @@ import socket
 import ssl
 
 import nats.errors
-from nats.js.errors import APIError, NoStreamResponseError
+from nats.js.errors import APIError, NoStreamResponseError, ServiceUnavailableError
 
 from engine.errors import FleetUnavailable
 
@@ -57,7 +57,7 @@ def describe_of_tls(error: BaseException) -> FleetUnavailable:
 
 def is_of_the_server(error: BaseException) -> bool:
     """Whether another server might do better, or the same one over another connection."""
-    return not isinstance(error, APIError) or error.code == 503
+    return not isinstance(error, APIError) or isinstance(error, ServiceUnavailableError)
 
 
 def _reason(error: BaseException, refusal: str | None) -> str:
@@ -66,6 +66,8 @@ def _reason(error: BaseException, refusal: str | None) -> str:
             f"this user may not do that ({refusal.removeprefix('nats: ')}); check SCHEDULER_FLEET_USER, and "
             "its rights in the servers' configuration"
         )
+    if isinstance(error, ServiceUnavailableError) and error.err_code is None:
+        error = nats.errors.NoRespondersError()  # which is what nats-py has made this of
     if isinstance(error, APIError):
         known = _OF_JETSTREAM.get(error.err_code or 0)
         return known or f"JetStream answered {error.code}/{error.err_code}; its manual has the meaning"

@@ -31,7 +31,10 @@ CONFIGURATION = """
 server_name: {name}
 listen: "127.0.0.1:{port}"
 http: "127.0.0.1:{monitoring_port}"
-jetstream {{ store_dir: "store", sync_interval: always, max_mem: 64MB, max_file: 100GB }}
+"""
+
+JETSTREAM = """
+jetstream { store_dir: "store", sync_interval: always, max_mem: 64MB, max_file: 100GB }
 """
 
 CLUSTER = """
@@ -151,8 +154,8 @@ class NatsServers:
 
 
 @contextmanager
-def open_nats_servers(count: int = 1) -> Iterator[NatsServers]:
-    """On loopback, in the clear, with JetStream. They start when this begins, and are gone when it ends."""
+def open_nats_servers(count: int = 1, *, jetstream: bool = True) -> Iterator[NatsServers]:
+    """On loopback, in the clear. They start when this begins, and are gone when it ends."""
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_memory_folder()))
     ports = iter(free_ports(3 * count))
     names = [f"nats-{number}" for number in range(1, count + 1)]
@@ -162,6 +165,8 @@ def open_nats_servers(count: int = 1) -> Iterator[NatsServers]:
     for name in names:
         port, monitoring_port = next(ports), next(ports)
         text = CONFIGURATION.format(name=name, port=port, monitoring_port=monitoring_port)
+        if jetstream:
+            text += JETSTREAM
         if count > 1:
             text += CLUSTER.format(cluster_port=cluster_ports[name], routes=routes)
         own_folder = folder / name

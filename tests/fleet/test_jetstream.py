@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from uuid import uuid4
 
@@ -27,13 +27,16 @@ def open_fleet(
     return open_jetstream(Address(servers), name=name, shards_at_once=shards_at_once, replicas=1)
 
 
-async def insist(call: Callable[[], Awaitable[object]]) -> None:
-    """Until the fleet is back."""
+async def insist(call: Callable[[], Awaitable[object]], *, unless: str = "") -> None:
+    """Until it works, or, with `unless`, until it fails for another reason than that."""
     with trio.fail_after(PATIENCE):
         while True:
-            with suppress(FleetUnavailable):
+            try:
                 await call()
                 return
+            except FleetUnavailable as error:
+                if unless not in str(error):
+                    raise
             await trio.sleep(0.05)
 
 
@@ -178,3 +181,15 @@ async def test_a_silent_server_is_given_up_and_said_to_be_away() -> None:
                 await fleet.check_ready()
             nats.servers[0].wake()
             await fleet.check_ready()
+
+
+async def test_a_server_that_is_of_no_use_is_left_for_another() -> None:
+    """Such as one that is cut off from its cluster: it is connected to, and knows of no stream."""
+    with open_nats_servers(jetstream=False) as useless, open_nats_servers() as useful:
+        await useful.wait_until_up()
+        useful.servers[0].kill()
+        async with open_fleet((*useless.urls, *useful.urls), name="a") as fleet:
+            with pytest.raises(FleetUnavailable, match="JetStream is not on"):
+                await insist(fleet.check_ready, unless="nobody listens there")
+            useful.servers[0].start()
+            await insist(fleet.check_ready)

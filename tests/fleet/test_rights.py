@@ -162,6 +162,21 @@ async def test_a_worker_hears_nothing_that_is_for_others(
         nursery.cancel_scope.cancel()
 
 
+async def test_closing_waits_for_no_farewell_over_tls_from_servers_that_are_silent(
+    secured: SecuredServers,
+) -> None:
+    """asyncio would wait for it for 30 s."""
+    async with open_fleet(secured.as_user("scheduler-service")) as fleet:
+        await fleet.check_ready()
+        for server in secured.servers.servers:
+            server.freeze()
+        began = trio.current_time()
+    took = trio.current_time() - began
+    for server in secured.servers.servers:
+        server.wake()
+    assert took < 5
+
+
 # --- What is said to people ---
 
 
