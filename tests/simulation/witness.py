@@ -48,12 +48,11 @@ class RunSeen:
     is_dry: bool = False
     begun_at: float | None = None
     hard_deadline_here: float = math.inf
-    started_after: UUID | None = None
     fetched: list[UUID] = field(default_factory=list)
     positions: dict[UUID, int] = field(default_factory=dict)
     touched: set[UUID] = field(default_factory=set)
-    attempted: dict[UUID, float] = field(default_factory=dict)
-    evaluated: dict[UUID, float] = field(default_factory=dict)
+    attempted: set[UUID] = field(default_factory=set)
+    evaluated: set[UUID] = field(default_factory=set)
     acted: set[tuple[UUID, str]] = field(default_factory=set)
     dispatched: Counter[str] = field(default_factory=Counter)
     suppressed: Counter[str] = field(default_factory=Counter)
@@ -95,7 +94,7 @@ class Witness:
         self.violations: list[str] = []
         self.trace: list[tuple[Any, ...]] = []
         self.begun: list[UUID] = []
-        self.progresses: list[Progress] = []
+        self.progresses: dict[Process, list[Progress]] = {}
 
     def violate(self, what: str) -> None:
         self.note("VIOLATION", what)
@@ -132,7 +131,7 @@ class Witness:
     def gave_up(self, process: Process, name: str, arguments: tuple[Any, ...]) -> None:
         """It has ended, by an answer or without one; it may not even have left before its time was up."""
         if name == "evaluate_and_count" and not process.is_dead:
-            self._attempted(self._seen(process, arguments[3]), arguments[0])
+            self._seen(process, arguments[3]).attempted.update(arguments[0])
 
     def sent(self, process: Process, name: str, arguments: tuple[Any, ...], wrong: str | None) -> None:
         if process.is_dead:
@@ -186,7 +185,7 @@ class Witness:
             return
         run_id = arguments[0]
         seen = self.runs[run_id]
-        seen.begun_at, seen.started_after = self._world.now, rows[0]["started_after"]
+        seen.begun_at = self._world.now
         for other_id, other in self.runs.items():
             if other.in_flight and other_id != run_id and not other.is_dry and self._is_running(other):
                 wrong = self._two_live_runs(other_id, seen.begun_at, "still acts when another run begins")
@@ -246,7 +245,7 @@ class Witness:
         for mentor_id in mentor_ids:
             if mentor_id in seen.evaluated:
                 self.violate("a mentor was evaluated twice in one run")
-            seen.evaluated[mentor_id] = self._world.now
+            seen.evaluated.add(mentor_id)
         seen.dispatched.update(counts.dispatched)
         seen.suppressed.update(counts.suppressed)
 
@@ -257,11 +256,7 @@ class Witness:
         seen.invocations -= 1
         seen.in_flight.subtract(mentor_ids)
         seen.in_flight = +seen.in_flight
-        self._attempted(seen, mentor_ids)
-
-    def _attempted(self, seen: RunSeen, mentor_ids: Sequence[UUID]) -> None:
-        for mentor_id in mentor_ids:
-            seen.attempted[mentor_id] = self._world.now
+        seen.attempted.update(mentor_ids)
 
     def acted(self, run_id: UUID, mentor_ids: Sequence[UUID], scenario_types: Sequence[str]) -> None:
         self.note("engine", "acts", run_id, len(mentor_ids), *scenario_types)
@@ -376,10 +371,14 @@ class Witness:
             seen.was_frozen |= seen.process is process
 
     def process_ended(self, process: Process) -> None:
-        """By itself: nothing is left of it."""
+        """By itself, or killed: nothing is left of it."""
         for seen in self.runs.values():
-            if seen.process is process and (seen.sessions or seen.invocations):
-                self.violate(f"{seen.sessions} sessions and {seen.invocations} invocations outlive a process")
+            if seen.process is process and seen.sessions:
+                self.violate(f"{seen.sessions} sessions outlive a process")
+            if seen.process is process and seen.invocations and not process.is_dead:
+                self.violate(f"{seen.invocations} invocations outlive a process")
+        for progress in self.progresses.pop(process, ()):
+            self.channels_are_closed(progress)
 
     def channels_are_closed(self, progress: Progress) -> None:
         if progress.channel is None:

@@ -163,7 +163,7 @@ class Service:
             try:
                 request = RunRequest(tick.scenario_types, tick.dry_run)
                 started = await scheduler.start(request, asked_at=asked_at_here)
-                witness.progresses.append(started.progress)
+                witness.progresses.setdefault(self.process, []).append(started.progress)
                 summary = await started.summary()
             except (NotNow, RequestRefused, DatabaseUnavailable, StatementFailed) as error:
                 witness.refused(self.process, error, **took())
@@ -337,9 +337,7 @@ class World:
                 self.witness.violate(f"a process has ended by {failure}")
             self._services.pop(service.instance)
             self.witness.note(process.name, "ends")
-            self.witness.process_ended(process)
-            if service.client is not None and service.client.open_calls:
-                self.witness.violate("calls outlive a process")
+            self._check_nothing_is_left(service)
 
     # What happens to it.
 
@@ -395,8 +393,12 @@ class World:
         took = service.process.unwind()
         if took > UNWOUND_AFTER:
             self.witness.violate(f"{took} s after it was killed, a process still holds on to something")
+        self._check_nothing_is_left(service)
+
+    def _check_nothing_is_left(self, service: Service) -> None:
+        self.witness.process_ended(service.process)
         if service.client is not None and service.client.open_calls:
-            self.witness.violate("calls outlive a process that was killed")
+            self.witness.violate(f"{service.client.open_calls} calls outlive a process")
 
     def _start(self, instance: int) -> None:
         self._services[instance] = Service(self, instance)
