@@ -79,8 +79,8 @@ SAMPLE_PERIOD = 2.0
 WARM_UP = 0.15
 
 # What the median of the last quarter may be more than that of the first one behind the warm-up: of memory in
-# all samples, of files and connections in those at rest, because ten of either are a run under way. The weather
-# differs by as much; a descriptor for each hundredth fault, or two kilobytes for each run, are more.
+# all samples, of files and connections in those at rest, because ten of either are a run under way. The
+# weather differs by as much; a descriptor for each hundredth fault, or five kilobytes for each run, are more.
 GROWTH_MEGABYTES, GROWTH_FILES, GROWTH_CONNECTIONS = 4.0, 5, 4
 
 SENT = """
