@@ -1,4 +1,4 @@
-"""This file counts the bad inputs that the tests here have tried, for the table in tests/README.md.
+"""This file is how many bad inputs the tests here try, and counts them for the table in tests/README.md.
 
 Where SCHEDULER_TEST_COUNTS names a file, each kind's count is added to it when the session ends.
 """
@@ -12,7 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 TRIED: Counter[str] = Counter()
+
+
+def tries(inputs: int) -> settings:
+    """So many inputs, and the same ones each time: what is found by chance is for the fuzzer to find."""
+    return settings(
+        max_examples=inputs, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
 
 
 def counted(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

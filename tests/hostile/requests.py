@@ -185,9 +185,11 @@ async def check_request(
         document = json.loads(reply.body)
         assert list(document)[:2] == ["error", "detail"], said
         assert document["detail"].endswith("."), said
+    # Who names a mentor, and may, is answered about that one.
+    body = b"" if reply.status == 200 and path == "/trigger-engine" else reply.body.lower()
     for canary in CANARIES:
         assert canary not in repr(logs), (canary, logs)
-        assert canary.encode() not in reply.body.lower(), (canary, said)
+        assert canary.encode() not in body, (canary, said)
         assert canary not in repr(reply.headers), (canary, said)
     return reply
 

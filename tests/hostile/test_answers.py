@@ -13,7 +13,7 @@ from itertools import pairwise
 from uuid import UUID
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.trigger.transport import MAX_HEADER_BYTES
@@ -26,7 +26,7 @@ from tests.hostile.answers import (
     check_split,
     never_ending,
 )
-from tests.hostile.counting import counted
+from tests.hostile.counting import counted, tries
 
 ENDINGS = st.sampled_from(["close", "reset", "hang"])
 
@@ -89,7 +89,7 @@ conversations = st.lists(almost_answers(), min_size=1, max_size=3).map(b"".join)
 cut_places = st.lists(st.integers(0, 400), max_size=6) | st.just(list(range(600)))
 
 
-@settings(max_examples=1_500, deadline=None)
+@tries(1_500)
 @given(st.binary(max_size=300) | conversations, cut_places, ENDINGS, st.sampled_from([5, 12, 2_000]))
 @counted("direct answers")
 def test_whatever_is_said_is_one_answer_or_a_known_failure_and_never_the_next_ones(
@@ -115,7 +115,7 @@ SPLICES = [
 ]
 
 
-@settings(max_examples=1_000, deadline=None)
+@tries(1_000)
 @given(
     st.sampled_from(VALID),
     st.lists(
@@ -138,7 +138,7 @@ def test_a_valid_answer_with_a_few_bytes_changed_is_no_other_answer(
 # --- Answers that lie about their length ---
 
 
-@settings(max_examples=200, deadline=None)
+@tries(200)
 @given(said=st.integers(0, 30), sent=st.binary(max_size=30), ending=ENDINGS)
 @counted("direct answers")
 def test_an_answer_that_lies_about_its_length_is_cut_or_poisons_its_connection(
@@ -209,7 +209,7 @@ def test_what_never_ends_is_given_up_within_its_bound(
     assert outcome.error_class in ("oversize_answer", "malformed_answer")
 
 
-@settings(max_examples=150, deadline=None)
+@tries(150)
 @given(almost_answers(), st.binary(min_size=1, max_size=20) | almost_answers())
 @counted("direct answers")
 def test_whatever_never_ends_is_given_up_within_its_bound(beginning: bytes, endless: bytes) -> None:
@@ -254,7 +254,7 @@ odd_bodies = st.sampled_from(
 )
 
 
-@settings(max_examples=700, deadline=None)
+@tries(700)
 @given(
     values.map(lambda value: json.dumps(value).encode()) | odd_bodies | st.binary(max_size=100),
     st.sampled_from([200, 200, 200, 400, 401, 429, 500, 503, 302, 999]),

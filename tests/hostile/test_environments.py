@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Settings
 from engine.settings import _name_of
-from tests.hostile.counting import counted
+from tests.hostile.counting import counted, tries
 from tests.hostile.environments import CANARY, SECRET_NAMES, check_environment
 
 NAMES = [_name_of(field) for field in Settings.model_fields]
@@ -112,7 +112,7 @@ environments = st.lists(entries | entries | entries | strangers, max_size=8).map
 RIGHT = {"DATABASE_URL": f"postgresql://u:{CANARY}@127.0.0.1/d", "SCHEDULER_SECRET": CANARY}
 
 
-@settings(max_examples=1_500, deadline=None)
+@tries(800)
 @given(environments, st.booleans())
 @counted("environments")
 def test_whatever_is_set_is_taken_or_a_sentence_for_each_fault_and_no_secret(
@@ -122,7 +122,7 @@ def test_whatever_is_set_is_taken_or_a_sentence_for_each_fault_and_no_secret(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25, deadline=None)
+@tries(25)
 @given(value=words | texts)
 @counted("environments")
 def test_one_setting_gone_wrong_is_taken_or_named(name: str, value: str) -> None:

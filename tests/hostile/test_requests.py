@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import quart
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.hostile.counting import counted
+from tests.hostile.counting import counted, tries
 from tests.hostile.requests import MENTOR, Application, Endless, Fields, Reply, check_request
 from tests.web.conftest import KEY, SECRET, TOKEN
 from web.json_body import BUFFER_BYTES
@@ -317,7 +317,7 @@ requests = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@tries(150)
 @given(st.lists(requests, min_size=1, max_size=4))
 def test_whatever_is_sent_to_any_route_is_answered_as_documented_and_names_nobody(
     sent: list[tuple[str, bytes, list[tuple[bytes, bytes]], list[bytes]]],
@@ -350,14 +350,14 @@ by_those_who_may = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@tries(150)
 @given(st.lists(by_those_who_may, min_size=1, max_size=4))
 def test_whatever_body_those_who_may_send_is_taken_or_refused_in_a_sentence(sent: list[Any]) -> None:
     for reply in ask(*sent):
         assert reply.status in (200, 303, 400, 401, 403, 404, 408, 413, 415, 422, 429)
 
 
-@settings(max_examples=100, deadline=None)
+@tries(100)
 @given(st.lists(st.binary(max_size=64), min_size=1, max_size=2), st.integers(0, 2))
 @counted("requests")
 def test_no_other_secret_opens_and_none_is_told_from_another(secrets: list[bytes], right: int) -> None:

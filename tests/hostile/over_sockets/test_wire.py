@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.end_to_end.conftest import PATIENCE, SECRET, Service, open_services
-from tests.hostile.counting import TRIED
+from tests.hostile.counting import TRIED, tries
 
 NOTHING_LISTENS = "postgresql://nobody@127.0.0.1:1/nowhere"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -73,7 +73,7 @@ def connections(draw: st.DrawFn) -> bytes:
     return head + end + draw(bodies) + (LAST if draw(st.booleans()) else b"")
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@tries(4)
 @given(
     sent=st.lists(
         st.binary(max_size=80) | connections() | connections() | connections(), min_size=40, max_size=60
