@@ -319,6 +319,26 @@ async def test_a_worker_that_loses_postgres_stops_before_its_shard_can_be_taken(
         assert 1.0 + SHARD_FENCE_AFTER + 0.01 < 1.0 + ACK_WAIT
 
 
+async def test_a_worker_that_loses_postgres_beside_a_silent_coordinator_stops_when_that_one_has_to(
+    autojump_clock: MockClock,
+) -> None:
+    """Its last heartbeat found the run seven seconds old: another may begin before its shard can be taken."""
+    world = World(ids(100), FakeTriggerEngine(latency=lambda chunk: FOREVER), invocation_timeout=60)
+    async with trio.open_nursery() as coordinator:
+        run = await coordinate(world, coordinator)
+        await run.submit()
+        async with world.open_worker():
+            await trio.sleep(0.5)
+            coordinator.cancel_scope.cancel()
+            last = world.database.runs[0].heartbeat_at
+            with trio.CancelScope(shield=True):
+                await trio.sleep_until(last + 7.5)
+                assert world.engine.in_flight == 1
+                world.database.hangs = lambda statement, now: True
+                await trio.sleep_until(last + FENCE_AFTER + 0.01)
+                assert world.engine.in_flight == 0
+
+
 @pytest.mark.parametrize("frozen_for", [ACK_WAIT + 0.5, 30.0])
 async def test_a_worker_that_was_frozen_past_ack_wait_and_woken_acts_no_more_and_tells_nothing(
     frozen_for: float, autojump_clock: MockClock, nursery: trio.Nursery
