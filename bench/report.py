@@ -35,6 +35,7 @@ def rows() -> Iterator[Row]:
         "deadline",
         "tick",
         "metrics",
+        "refused",
         "fleet",
     ):
         if measured := read_result(script):
@@ -101,6 +102,11 @@ def _of_metrics(figures: dict[str, Any]) -> Iterator[Row]:
     bound = figures["bound"]
     yield "metrics", "a walk that is counted × one that is not, processor", figures["with_scrapes"], bound
     yield "metrics", "a scrape, processor, ms", figures["scrape_seconds"] * 1e3, float("inf")
+
+
+def _of_refused(figures: dict[str, Any]) -> Iterator[Row]:
+    what = "a run beside 50 refused calls a second × one alone"
+    yield "refused", what, figures["beside_to_alone"], figures["bound"]
 
 
 def _of_fleet(figures: dict[str, Any]) -> Iterator[Row]:

@@ -7,6 +7,7 @@ from uuid import UUID
 from engine.database import Database
 from engine.errors import MigrationError, NotReady, StatementFailed
 from engine.explanation import Explanation, explain
+from engine.fleet.protocol import ACK_WAIT
 from engine.freshness import Freshness, measure_freshness
 from engine.ledger import LEASE
 from engine.mentors.protocol import IdRange, MentorSource
@@ -60,7 +61,11 @@ class Reader:
         """
         await self.check_ready()
         return await read_overview(
-            self._database, limit=limit, lease=LEASE, freshness_limit=self._settings.freshness_limit
+            self._database,
+            limit=limit,
+            lease=LEASE,
+            ack_wait=ACK_WAIT,
+            freshness_limit=self._settings.freshness_limit,
         )
 
     async def list_runs(self, *, before: UUID | None, limit: int) -> list[RunRecord]:
@@ -73,7 +78,7 @@ class Reader:
 
     async def list_shards(self, run_id: UUID) -> list[ShardRecord]:
         """Of a run that a fleet carried out, as `engine.shard_record.list_shards`."""
-        return await list_shards(self._database, run_id)
+        return await list_shards(self._database, run_id, ack_wait=ACK_WAIT)
 
     async def explain(self, mentor_id: UUID) -> Explanation:
         """Why each scenario would or would not fire for one mentor, as `engine.explanation.explain`."""

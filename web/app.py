@@ -32,6 +32,8 @@ def create_app(scheduler: Scheduler, settings: Settings) -> QuartTrio:
     app.asgi_http_class = HTTPConnection
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["MAX_CONTENT_LENGTH"] = BUFFER_BYTES
+    # Else `/runs//x` is redirected, by a page, and to whichever host the request names.
+    app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the summary's order is documented
 
     register_error_answers(app)

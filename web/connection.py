@@ -17,10 +17,13 @@ Each was found by doing it to the served application; tests/end_to_end/test_wire
   over HTTP/2, by anyone, for a path that is not ASCII, ended the whole server.
 - A request that gives its length twice, by Content-Length and in chunks, is read in chunks, and what follows
   it as the next one. A proxy that goes by the other length has let that next one through unseen.
+- A target that is neither a path nor a URL, such as `?`, and a host that can be none, are errors of theirs
+  outside of any guard: a 500 without a body, and a traceback in the log, for anyone who asks.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
@@ -39,6 +42,10 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEven
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+# RFC 9112, 3.2: a path, the URL that stands for one, or `*`; and what may name a host, as IDNA takes it.
+_TARGET = re.compile(rb"(?:(?P<origin>https?://[^/?#]*)|(?=/))(?P<path>.*)|\*", re.IGNORECASE)
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{0,45}\]|(?:[\w-]{1,63}\.)*[\w-]{0,63})(?::[0-9]{0,5})?")
 
 # Seconds that a caller may take nothing of an answer, which is a few hundred bytes.
 STALLED_TIMEOUT = 5.0
@@ -75,8 +82,11 @@ class _Http1(H11Protocol):
     async def _check_protocol(self, event: h11.Request) -> None:
         if not event.http_version.startswith(b"1."):
             await self._refuse(505)
-        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+        fields = dict(event.headers)  # of Host there is one at most: h11 has seen to it
+        if {b"content-length", b"transfer-encoding"} <= fields.keys():
             await self._refuse(400)  # RFC 9112, 6.1: may be rejected, and the connection must be closed
+        if not (_TARGET.fullmatch(event.target) and _HOST.fullmatch(fields.get(b"host", b""))):
+            await self._refuse(400)
 
     async def _refuse(self, status: int) -> None:
         await self._send_error_response(status)
@@ -85,10 +95,14 @@ class _Http1(H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         fields = [(name, value) for name, value in request.headers if name != b"upgrade"]
+        target = _TARGET.fullmatch(request.target)
+        path = request.target
+        if target is not None and target["origin"]:
+            path = target["path"] if target["path"].startswith(b"/") else b"/" + target["path"]
         await super()._create_stream(
             h11.Request(
                 method=request.method,
-                target=request.target,
+                target=path,
                 headers=fields,
                 http_version=request.http_version,
             )

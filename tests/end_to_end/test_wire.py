@@ -256,6 +256,30 @@ async def test_a_request_that_gives_its_length_twice_is_refused_and_nothing_behi
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
+async def get_raw(service: Service, target: str = "/healthz", host: str = "x") -> int:
+    """The status that a GET of exactly this target at exactly this host is answered with."""
+    request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    return int((await send_raw(service, request.encode("latin-1"))).split()[1])
+
+
+async def test_a_target_is_a_path_or_the_url_that_stands_for_it_and_else_refused(service: Service) -> None:
+    for target in ("?", "ftp://x/", "x", "x:80", "**", "http:/x"):
+        assert await get_raw(service, target) == 400, target
+    for target in ("http://x/healthz", "HTTPS://[::1]:1/healthz?x", "http://[/healthz", "http://[x]/healthz"):
+        assert await get_raw(service, target) == 200, target
+    for target in ("http://x", "http://x?y", "http://[", "*"):
+        assert await get_raw(service, target) == 404, target
+    assert "Traceback" not in service.log()
+
+
+async def test_a_host_that_can_be_none_is_refused(service: Service) -> None:
+    for host in ("a" * 64, f"{'a' * 64}.example", "a..b", "x y", "x/", "x@y", "\xff", f"[{':' * 70}]"):
+        assert await get_raw(service, host=host) == 400, host
+    for host in ("x", "x.example.", "x-1.example:8000", "[::1]:8000", "127.0.0.1", "", "a_b:"):
+        assert await get_raw(service, host=host) == 200, host
+    assert "Traceback" not in service.log()
+
+
 async def test_what_breaks_a_connection_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     async def break_it(server: BoundedTCPServer) -> None:
         raise ZeroDivisionError

@@ -8,6 +8,7 @@ there, in a list here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -169,7 +170,7 @@ async def check_request(
     assert reply.status != 500, (said, logs)
     assert reply.bytes_read <= most_read, said
 
-    path = unquote(target.partition(b"?")[0].decode("ascii", "replace"))
+    path = re.sub("//+", "/", unquote(target.partition(b"?")[0].decode("ascii", "replace")))
     is_page = any(path == each.split()[1] for each in FOR_BROWSERS) or path.startswith("/static/")
     for name, value in (HEADERS_OF_ALL | (HEADERS_OF_PAGES if _is_html(reply) else {})).items():
         assert reply.headers.get(name) == [value], (name, said)

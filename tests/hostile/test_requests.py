@@ -52,7 +52,7 @@ PATHS = [
         b"/runs",
         b"/explain",
     ),
-    *(b"/runs/01930000-0000-7000-8000-000000000000"),
+    b"/runs/01930000-0000-7000-8000-000000000000",
     *(b"/runs/" + MENTOR.encode(), b"/openapi.json", b"/"),
     *(b"/dashboard", b"/dashboard/overview", b"/dashboard/events", b"/login", b"/logout"),
     *(b"/static/dashboard.css", b"/static/..%2f..%2fengine/settings.py", b"/static/%2e%2e/app.py"),

@@ -178,6 +178,24 @@ async def test_a_disabled_scenario_does_not_matter(database: Database) -> None:
     assert (await measure_freshness(database, LIMIT)).is_fresh
 
 
+async def test_a_run_does_not_count_for_a_scenario_that_was_disabled_since_it_began(
+    database: Database,
+) -> None:
+    """Whoever it walked in between was not evaluated for it."""
+    await add_run(database, 60)
+    await disable(database, "expiry")
+    await query(database, "update scheduler.scenario_evaluation_config set enabled = true")
+    assert await ages(database) == {"expiry": None, "inactivity": 60, "milestone": 60}
+    await add_run(database, 0)
+    assert await ages(database) == of_each(0)
+
+
+async def test_a_scenario_that_stays_enabled_while_others_change_keeps_its_runs(database: Database) -> None:
+    await add_run(database, 60)
+    await query(database, "update scheduler.scenario_evaluation_config set enabled = true, params = params")
+    assert await ages(database) == of_each(60)
+
+
 async def test_where_no_scenario_is_enabled_nobody_waits(database: Database) -> None:
     await disable(database, *SHIPPED)
     freshness = await measure_freshness(database, LIMIT)

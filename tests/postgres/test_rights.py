@@ -36,7 +36,17 @@ LEDGER = columns(
 )
 SHARDS = columns(
     "select",
-    *("run_id", "shard_index", "after_id", "until_id", "state", "worker", "claim", "deliveries"),
+    *(
+        "run_id",
+        "shard_index",
+        "after_id",
+        "until_id",
+        "state",
+        "worker",
+        "claim",
+        "deliveries",
+        "claimed_at",
+    ),
     *("heartbeat_at", "finished_at", "is_completed", "low_water_mark", "stretch_mentors"),
     *("stretch_evaluated", "total_evaluated", "total_errors", "total_unprocessed", "total_dispatched"),
     *("total_suppressed", "covers"),
@@ -48,7 +58,7 @@ SERVICE = {
     "migrations": columns("select", "version", "name", "checksum", "applied_at"),
     "scenario_evaluation_config": columns(
         "select",
-        *("scenario_type", "enabled", "params", "cooldown"),
+        *("scenario_type", "enabled", "enabled_since", "params", "cooldown"),
         *("last_run_evaluated", "last_run_dispatched", "last_run_suppressed"),
     )
     | columns("update", "last_run_evaluated", "last_run_dispatched", "last_run_suppressed"),
@@ -73,6 +83,7 @@ NOBODYS = {
     "explain_milestone",
     "explain_expiry",
     "check_scenario_function",
+    "note_enabled_since",
     "can_override",
     "find_extensions",
     "read_secret",

@@ -438,7 +438,7 @@ async def test_what_is_listed_of_shards_names_no_mentor(postgres_world: Postgres
     ledger = ShardLedger(postgres_world.database)
     mine = await claim(ledger, planned.shard(1), by="host:1")
     await ledger.record_shard_heartbeat(planned.shard(1), mine, *counted(UUID(int=A.int + 5)))
-    records = await list_shards(postgres_world.database, planned.run_id)
+    records = await list_shards(postgres_world.database, planned.run_id, ack_wait=ACK_WAIT)
     assert [(each.shard_index, each.state, each.worker, each.total_evaluated) for each in records] == [
         (0, "waiting", None, 0),
         (1, "running", "host:1", 10),
@@ -446,7 +446,7 @@ async def test_what_is_listed_of_shards_names_no_mentor(postgres_world: Postgres
     ]
     shown = json.dumps([each.as_json() for each in records])
     assert not any(str(id) in shown for id in (A, B, UUID(int=A.int + 5)))
-    assert await list_shards(postgres_world.database, new_run_id()) == []
+    assert await list_shards(postgres_world.database, new_run_id(), ack_wait=ACK_WAIT) == []
 
 
 async def finish(ledger: ShardLedger, planned: Planned, index: int, **counts: int) -> None:
@@ -534,7 +534,8 @@ async def test_the_shards_of_a_run_and_those_before_are_found_by_their_keys(
     types = f"uuid, integer, uuid, uuid, text[], {double}, text, uuid, {double}, {double}"
     for name, its_types, arguments in (
         ("previous_shards", "uuid", run),
-        ("list_shards", "uuid", run),
+        ("list_shards", f"uuid, {double}", f"{run}, 3"),
+        ("find_run", f"uuid, {double}", f"{run}, 10"),
         ("withdraw_shards", "uuid", run),
         ("claim_shard", types, claim),
         ("plan_shards", "uuid, uuid[], uuid[], double precision", f"{run}, '{{null}}', '{{null}}', 2678400"),

@@ -63,6 +63,7 @@ def test_a_header_opens_if_it_is_given_once(
         ([f"bearer {OTHER}"], True),
         ([f"BEARER   {OTHER} "], True),
         ([f"Bearer \t{OTHER}"], False),
+        ([f"Bearer X{OTHER}X"], False),
         ([f"Bearer{OTHER}"], False),
         ([f" Bearer {OTHER}"], False),
         ([f"Basic {OTHER}"], False),
@@ -76,6 +77,24 @@ def test_a_bearer_opens_in_any_case_if_it_is_given_once(
     values: Sequence[str], opens: bool, credential: Credential
 ) -> None:
     assert credential.opens_with_bearer(values) is opens
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scheme"),
+    [
+        ("POST", "/run", "SharedSecret"),
+        ("POST", "/trigger-engine", "Bearer"),
+        ("GET", "/runs", "Bearer"),
+        ("POST", "/explain", "Bearer"),
+        ("GET", "/metrics", "Bearer"),
+    ],
+)
+async def test_whoever_is_refused_is_told_by_which_scheme_to_come_back(
+    method: str, path: str, scheme: str, client: Client
+) -> None:
+    response = await client.open(path, method=method)
+    assert response.status_code == 401
+    assert response.headers.getlist("WWW-Authenticate") == [f'{scheme} realm="scenario-scheduler"']
 
 
 async def test_refusals_are_counted_and_logged_a_line_at_a_time(

@@ -17,6 +17,7 @@ create table scheduler.shards (
   worker text, -- who has it, or had it last
   claim uuid,
   deliveries integer not null default 0 check (deliveries >= 0),
+  claimed_at timestamptz, -- when it was last taken
   heartbeat_at timestamptz,
   finished_at timestamptz,
   is_completed boolean not null default false, -- nothing of it was left unprocessed

@@ -32,7 +32,8 @@ claimed as (
      set state = 'running',
          worker = $7,
          claim = $8,
-         deliveries = s.deliveries + 1,
+         deliveries = s.deliveries + case when s.claim = $8 then 0 else 1 end,
+         claimed_at = case when s.claim = $8 then s.claimed_at else now() end,
          heartbeat_at = now()
     from run
    where s.run_id = run.id

@@ -12,6 +12,7 @@
 -- began between now(), which is when this transaction did, and what this statement sees.
 --
 -- A run in shards was resumed if the first that went out does not begin at the lowest id.
+-- The shards are looked at for the runs of the page alone, and among these for those that have any.
 --
 -- Where `before` stood is looked up in the index that its page is read from, so a page costs the same wherever
 -- it is. A run that is gone has no place, and no comparison with none is true: an empty page. It is the right
@@ -46,13 +47,25 @@ select r.id as run_id,
        r.stretch_evaluated,
        r.dispatched,
        r.suppressed,
-       r.errors
+       r.errors,
+       parts.total_shards,
+       parts.total_workers,
+       parts.total_redelivered
   from scheduler.runs r
  cross join lateral (
        select r.verdict = 'running' and r.heartbeat_at >= now() - make_interval(secs => $3)) lease(is_held)
  cross join lateral (
        select case when r.verdict = 'running' and not lease.is_held then 'abandoned' else r.verdict end,
               case when lease.is_held then now() else r.heartbeat_at end) seen(verdict, alive_at)
+ cross join lateral (
+       select coalesce(sum(of_worker.shards), 0)::bigint,
+              count(of_worker.worker),
+              coalesce(sum(of_worker.redelivered), 0)::bigint
+         from (select s.worker, count(*) as shards, count(*) filter (where s.deliveries > 1) as redelivered
+                 from scheduler.shards s
+                where r.is_sharded
+                  and s.run_id = r.id
+                group by s.worker) of_worker) parts(total_shards, total_workers, total_redelivered)
  where (r.started_at, r.id)
        < (case when $1::uuid is null
                then 'infinity'

@@ -11,7 +11,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine import FleetUnavailable, RunRequest, StopReason
+from engine import FleetUnavailable, RunFailed, RunRequest, StopReason
 from engine.errors import InvocationFailed
 from engine.fleet.in_process import InProcessFleet
 from engine.fleet.protocol import ACK_WAIT, MAX_DELIVERIES, Gathering
@@ -378,8 +378,6 @@ async def test_a_run_that_lost_its_lease_before_its_plan_was_written_has_no_shar
 
 
 async def test_a_bug_in_the_coordinator_costs_its_run_and_no_other(autojump_clock: MockClock) -> None:
-    from engine import RunFailed
-
     world = World(ids(50))
     async with world.open_worker(), world.open_scheduler() as scheduler:
         world.database._plan_shards = None  # type: ignore[method-assign,assignment]

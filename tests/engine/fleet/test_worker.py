@@ -12,7 +12,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine.errors import DatabaseUnavailable, FleetUnavailable
+from engine.errors import DatabaseUnavailable, FleetUnavailable, StatementFailed
 from engine.fleet.in_process import InProcessFleet
 from engine.fleet.protocol import ACK_WAIT, MAX_DELIVERIES, Gathering
 from engine.fleet.shard import Shard, ShardResult, read_result, write
@@ -319,6 +319,26 @@ async def test_a_worker_that_loses_postgres_stops_before_its_shard_can_be_taken(
         assert 1.0 + SHARD_FENCE_AFTER + 0.01 < 1.0 + ACK_WAIT
 
 
+async def test_a_worker_that_loses_postgres_beside_a_silent_coordinator_stops_when_that_one_has_to(
+    autojump_clock: MockClock,
+) -> None:
+    """Its last heartbeat found the run seven seconds old: another may begin before its shard can be taken."""
+    world = World(ids(100), FakeTriggerEngine(latency=lambda chunk: FOREVER), invocation_timeout=60)
+    async with trio.open_nursery() as coordinator:
+        run = await coordinate(world, coordinator)
+        await run.submit()
+        async with world.open_worker():
+            await trio.sleep(0.5)
+            coordinator.cancel_scope.cancel()
+            last = world.database.runs[0].heartbeat_at
+            with trio.CancelScope(shield=True):
+                await trio.sleep_until(last + 7.5)
+                assert world.engine.in_flight == 1
+                world.database.hangs = lambda statement, now: True
+                await trio.sleep_until(last + FENCE_AFTER + 0.01)
+                assert world.engine.in_flight == 0
+
+
 @pytest.mark.parametrize("frozen_for", [ACK_WAIT + 0.5, 30.0])
 async def test_a_worker_that_was_frozen_past_ack_wait_and_woken_acts_no_more_and_tells_nothing(
     frozen_for: float, autojump_clock: MockClock, nursery: trio.Nursery
@@ -423,7 +443,8 @@ async def test_who_was_not_answered_has_claimed_all_the_same(
     async with world.open_worker():
         assert (await run.result()).evaluated == 50
     assert trio.current_time() - began < ACK_WAIT
-    assert world.shards_of()[0].deliveries == 2
+    claims = [asked_at for name, asked_at in world.database.statements if name == "claim_shard"]
+    assert (len(claims), world.shards_of()[0].deliveries) == (2, 1)
 
 
 # --- What it has to tell ---
@@ -512,6 +533,26 @@ async def test_a_bug_costs_its_shard_a_few_tries_and_no_other_anything(
             await trio.sleep(MAX_DELIVERIES * (ACK_WAIT + 1))
     assert len([line for line in logs if line["event"] == "shard_failed"]) == MAX_DELIVERIES
     assert world.shards_of()[0].deliveries == MAX_DELIVERIES
+
+
+async def test_a_shard_that_failed_before_it_was_claimed_goes_to_somebody_at_once(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    world = World(ids(100))
+    run = await coordinate(world, nursery)
+    claim = world.database._claim_shard
+
+    def refuse(*arguments: Any) -> Sequence[Any]:
+        world.database._claim_shard = claim  # type: ignore[method-assign]
+        raise StatementFailed("claim_shard", "42501")
+
+    world.database._claim_shard = refuse  # type: ignore[assignment,method-assign]
+    await run.submit()
+    with capture_logs() as logs:
+        async with world.open_worker():
+            assert (await run.result()).evaluated == 50
+    assert trio.current_time() == run.planned_at
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["shard_failed"]
 
 
 # --- The drain ---
