@@ -102,13 +102,13 @@ async def _kill_many(url: str, nats: NatsServers, folder: Path, arguments: argpa
             )
             as_promised = as_promised and not outcome.faults
     command = f"python -m tests.fleet.kill --times {arguments.times} --seed {arguments.seed}"
-    figures: dict[str, object] = {
-        "worker killed in mid-shard, times": arguments.times,
-        "shards lost": lost,
-        "mentors missed": missed,
-        "duplicate notifications": duplicates,
-        "lost shard begun again, median s": round(statistics.median(rerun_after or [0]), 2),
-        "lost shard begun again, worst s": round(max(rerun_after, default=0), 2),
+    median, worst = statistics.median(rerun_after or [0.0]), max(rerun_after, default=0.0)
+    figures = {
+        f"a worker killed in mid-shard, {arguments.times} times: shards lost, mentors missed, "
+        "notified twice": f"{lost}, {missed}, {duplicates}",
+        f"… a lost shard begun again, within {RERUN_WITHIN:g} s: median, worst": (
+            f"{median:.2f} s, {worst:.2f} s"
+        ),
     }
     write_figures(command, figures)
     print("\nas promised" if as_promised else "\nNOT as promised")
