@@ -26,7 +26,18 @@ Row = tuple[str, str, float, float]  # script, what, figure, at most
 
 
 def rows() -> Iterator[Row]:
-    for script in ("walk", "overhead", "million", "memory", "page_cost", "deadline", "tick", "metrics"):
+    for script in (
+        "walk",
+        "overhead",
+        "million",
+        "memory",
+        "page_cost",
+        "deadline",
+        "tick",
+        "metrics",
+        "refused",
+        "fleet",
+    ):
         if measured := read_result(script):
             yield from globals()[f"_of_{script}"](measured["figures"])
 
@@ -91,6 +102,18 @@ def _of_metrics(figures: dict[str, Any]) -> Iterator[Row]:
     bound = figures["bound"]
     yield "metrics", "a walk that is counted × one that is not, processor", figures["with_scrapes"], bound
     yield "metrics", "a scrape, processor, ms", figures["scrape_seconds"] * 1e3, float("inf")
+
+
+def _of_refused(figures: dict[str, Any]) -> Iterator[Row]:
+    what = "a run beside 50 refused calls a second × one alone"
+    yield "refused", what, figures["beside_to_alone"], figures["bound"]
+
+
+def _of_fleet(figures: dict[str, Any]) -> Iterator[Row]:
+    # Turned round, so that as everywhere less is better: a half and a quarter would be perfect.
+    for workers, aim in (("2", 1 / 1.9), ("4", 1 / 3.6)):
+        yield "fleet", f"{workers} workers × one", 1 / figures["speed_up"][workers], aim
+    yield "fleet", "one worker × no fleet", figures["one_worker_to_no_fleet"], 1.05
 
 
 def _table() -> str:

@@ -8,6 +8,7 @@ there all the time has waited no longer than the age that is told, whoever came 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 from engine.mentors.protocol import IdRange
@@ -30,6 +31,13 @@ def covered_stretches(
     if started_after is None or started_after < low_water_mark:
         return (IdRange(started_after, low_water_mark),)
     return IdRange(after=started_after), IdRange(until=low_water_mark)
+
+
+def stretches_of(row: Any) -> Sequence[IdRange]:
+    """What a run finished, as covering_runs.sql says it: the run itself, or each of its shards."""
+    of_run = covered_stretches(row["started_after"], row["low_water_mark"], is_completed=row["is_completed"])
+    of_shards = zip(row["after_ids"] or (), row["until_ids"] or (), strict=True)
+    return *of_run, *(IdRange(after, until) for after, until in of_shards)
 
 
 class Coverage:

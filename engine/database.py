@@ -1,4 +1,4 @@
-"""This file is the bridge to Postgres, and the only one that knows asyncpg, trio-asyncio or asyncio.
+"""This file is the way to Postgres, and the only one that knows asyncpg.
 
 It promises:
 
@@ -13,21 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import asyncpg
-import structlog
 import trio
-import trio_asyncio
 
+from engine.bridge import Loop, on_asyncio, open_asyncio
 from engine.errors import DatabaseUnavailable, StatementFailed
+from engine.out_of_files import is_out_of_files
 from engine.statements import Statement
-
-T = TypeVar("T")
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # Seconds that giving a connection back may take. That is the round trip which ends a cancelled query, over a
 # connection of its own: milliseconds with a healthy server, never with a silent one. A cut call holds up the
@@ -42,12 +38,16 @@ STATEMENT_TIMEOUT = 5.0
 # manual).
 _UNAVAILABLE = {
     "08": "the connection was lost",
+    "25006": "it takes no writes, as a standby does",
     "28": "the login was refused",
     "3D": "the database does not exist",
     "53": "it is out of resources",
     "57P": "it is shutting down, or not up yet",
     "58": "it reports a fault of its own system",
 }
+
+# How asyncpg fails at an answer that is not Postgres's protocol.
+_GARBLED = (BufferError, IndexError, UnicodeDecodeError)
 
 # The same of what the network says.
 _UNREACHABLE = {
@@ -56,7 +56,10 @@ _UNREACHABLE = {
     ConnectionResetError: "the connection was lost",
     TimeoutError: "it does not answer",
     asyncpg.ClientConfigurationError: "the connection's parameters contradict one another",
+    **dict.fromkeys(_GARBLED, "what it sends is garbled"),
 }
+
+_OUT_OF_FILES = "this process has no file descriptor left for a connection (ulimit -n)"
 
 # What giving a connection back raises when it is broken, or its time is up: TimeoutError is an OSError.
 _CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -67,7 +70,7 @@ class Transaction:
 
     def __init__(
         self,
-        loop: trio_asyncio.BaseTrioEventLoop,
+        loop: Loop,
         connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record],
         setting: str,
     ) -> None:
@@ -81,7 +84,7 @@ class Transaction:
         **Cancellation:** leave the transaction's block; it rolls back.
         """
         with _translated_errors(statement.name, self._setting):
-            return await _on_asyncio(self._loop, lambda: self._connection.fetch(statement.sql, *arguments))
+            return await on_asyncio(self._loop, lambda: self._connection.fetch(statement.sql, *arguments))
 
     async def execute(self, script: Statement) -> None:
         """Any number of statements without parameters.
@@ -89,15 +92,13 @@ class Transaction:
         **Cancellation:** as `fetch`.
         """
         with _translated_errors(script.name, self._setting):
-            await _on_asyncio(self._loop, lambda: self._connection.execute(script.sql))
+            await on_asyncio(self._loop, lambda: self._connection.execute(script.sql))
 
 
 class Database:
     """A pool of connections. Every call takes one and gives it back before it returns."""
 
-    def __init__(
-        self, loop: trio_asyncio.BaseTrioEventLoop, pool: asyncpg.Pool[asyncpg.Record], setting: str
-    ) -> None:
+    def __init__(self, loop: Loop, pool: asyncpg.Pool[asyncpg.Record], setting: str) -> None:
         # Held, not looked up: whoever calls may be a task that was not started inside the loop.
         self._loop = loop
         self._pool = pool
@@ -119,15 +120,17 @@ class Database:
             connection = await self._pool.acquire()
             try:
                 return await connection.fetch(statement.sql, *arguments)
-            except asyncpg.InternalClientError:
-                # What asyncpg says when the server ended the session between two steps of one statement.
+            except (asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError, *_GARBLED):
+                # What asyncpg says when the server ended the session between two steps of one statement; when
+                # it is a standby, and the next connection may lead to its primary; when nothing more can be
+                # made of what it sends.
                 connection.terminate()
                 raise
             finally:
                 await self._release(connection)
 
         with _translated_errors(statement.name, self._setting), trio.move_on_after(answer_within):
-            return await _on_asyncio(self._loop, fetch)
+            return await on_asyncio(self._loop, fetch)
         raise DatabaseUnavailable(
             f"Postgres did not answer within {answer_within:g} s; check the network and its load."
         )
@@ -141,7 +144,7 @@ class Database:
         **Cancellation:** rolled back, within RELEASE_TIMEOUT.
         """
         with _translated_errors("begin", self._setting):
-            connection = await _on_asyncio(self._loop, self._pool.acquire)
+            connection = await on_asyncio(self._loop, self._pool.acquire)
         give_back = self._throw_away
         try:
             transaction = Transaction(self._loop, connection, self._setting)
@@ -152,7 +155,7 @@ class Database:
             give_back = self._release
         finally:
             with trio.CancelScope(shield=True):
-                await _on_asyncio(self._loop, lambda: give_back(connection))
+                await on_asyncio(self._loop, lambda: give_back(connection))
 
     async def _release(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
         with suppress(*_CONNECTION_ERRORS):  # then asyncpg has thrown it away
@@ -180,8 +183,7 @@ async def open_database(
 
     **Cancellation:** every connection is closed, or thrown away after RELEASE_TIMEOUT.
     """
-    async with trio_asyncio.open_loop() as loop:
-        loop.set_exception_handler(_log_error_of_nobody)
+    async with open_asyncio() as loop:
         pool = asyncpg.create_pool(
             url,
             loop=loop,  # else asyncpg asks the caller's context, which knows the loop opened last
@@ -192,20 +194,12 @@ async def open_database(
             statement_cache_size=0 if pooler == "transaction" else 100,
             server_settings={"application_name": "scenario-scheduler"},
         )
-        await _on_asyncio(loop, lambda: _initialised(pool))
+        await on_asyncio(loop, lambda: _initialised(pool))
         try:
             yield Database(loop, pool, setting)
         finally:
             with trio.CancelScope(shield=True):
-                await _on_asyncio(loop, lambda: _close(pool))
-
-
-def _log_error_of_nobody(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """An error on the loop that no call waits for, such as of a connection given up while it was opened.
-
-    trio-asyncio's own way is to raise it out of the loop, which would end the process.
-    """
-    log.warning("connection_error", what=context["message"], error=type(context.get("exception")).__name__)
+                await on_asyncio(loop, lambda: _close(pool))
 
 
 async def _initialised(pool: asyncpg.Pool[asyncpg.Record]) -> None:
@@ -223,15 +217,6 @@ async def _close(pool: asyncpg.Pool[asyncpg.Record]) -> None:
         pool.terminate()
 
 
-async def _on_asyncio(loop: trio_asyncio.BaseTrioEventLoop, work: Callable[[], Awaitable[T]]) -> T:
-    """Await asyncio's `work` from trio. A cancel in trio is one cancel there, and `work` ends before this."""
-
-    async def run() -> T:
-        return await work()
-
-    return await loop.run_aio_coroutine(run())  # type: ignore[no-any-return]
-
-
 @contextmanager
 def _translated_errors(name: str, setting: str) -> Iterator[None]:
     try:
@@ -244,9 +229,13 @@ def _translated_errors(name: str, setting: str) -> Iterator[None]:
             if state.startswith(prefix):
                 raise _unavailable(f"{reason} (SQLSTATE {state})", setting) from None
         raise StatementFailed(name, state) from None  # a logged traceback would show the server's message
-    except (OSError, OverflowError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+    except (
+        *(OSError, OverflowError, *_GARBLED),
+        *(asyncpg.InterfaceError, asyncpg.InternalClientError),
+    ) as error:
         known = (reason for kind, reason in _UNREACHABLE.items() if isinstance(error, kind))
-        raise _unavailable(next(known, type(error).__name__), setting) from None
+        reason = _OUT_OF_FILES if is_out_of_files(error) else next(known, type(error).__name__)
+        raise _unavailable(reason, setting) from None
     except asyncio.CancelledError as error:
         # Not trio's cancel: that one has become trio.Cancelled. The pool gave up the connection under us.
         raise _unavailable("the connection was given up", setting) from error

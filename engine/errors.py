@@ -123,5 +123,9 @@ class NotReady(NotNow):
     """The database is there, and not as this version needs it."""
 
 
+class FleetUnavailable(NotNow):
+    """No shard can be handed to a worker, or taken by one: what is between them can't be reached."""
+
+
 class RunFailed(SchedulerError):
     """A bug ended the run, or the end of the service; other runs are not affected."""

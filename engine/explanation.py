@@ -16,7 +16,7 @@ from uuid import UUID
 
 import trio
 
-from engine.coverage import covered_stretches
+from engine.coverage import stretches_of
 from engine.database import STATEMENT_TIMEOUT, Database
 from engine.errors import DatabaseUnavailable, MentorNotFound, NotReady, StatementFailed
 from engine.mentors.protocol import IdRange, MentorSource
@@ -230,10 +230,7 @@ def _scenario(row: Any, *, fails: bool) -> ScenarioExplanation:
 async def _last_visit(database: Database, mentor_id: UUID, scenario_types: Sequence[str]) -> Visit | None:
     runs = await database.fetch(_COVERING_RUNS, None, None, scenario_types, VISITS_LOOKED_THROUGH)
     for run in runs:
-        stretches = covered_stretches(
-            run["started_after"], run["low_water_mark"], is_completed=run["is_completed"]
-        )
-        if any(_holds(stretch, mentor_id) for stretch in stretches):
+        if any(_holds(stretch, mentor_id) for stretch in stretches_of(run)):
             return Visit(run["id"], run["started_at"])
     return None
 

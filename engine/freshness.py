@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 
-from engine.coverage import Coverage, covered_stretches
+from engine.coverage import Coverage, stretches_of
 from engine.database import Database
 from engine.statements import load_statement
 
@@ -62,23 +62,25 @@ async def measure_freshness(database: Database, limit: float) -> Freshness:
     """How long ago everybody was evaluated, for every enabled scenario. `limit` in seconds.
 
     A run counts for a scenario if it evaluated that one, whatever else it was asked for, and whatever became
-    of it: one still running and one abandoned count with what they had finished. Raises as `Database.fetch`.
+    of it: one still running and one abandoned count with what they had finished. One that began before the
+    scenario was last enabled does not: it may have been without it for a part. Raises as `Database.fetch`.
 
     **Cancellation:** as `Database.fetch`.
     """
     scenarios = await database.fetch(_SCENARIO_TYPES)
     coverages = {row["scenario_type"]: Coverage() for row in scenarios if row["enabled"]}
+    enabled_since = {row["scenario_type"]: row["enabled_since"] for row in scenarios}
     wanted = list(coverages)
     ages: dict[str, float | None] = {}
     last_seen = (None, None)
     for statements in count(1):
         runs = await database.fetch(_COVERING_RUNS, *last_seen, wanted, PAGE_SIZE)
         for row in runs:
-            stretches = covered_stretches(
-                row["started_after"], row["low_water_mark"], is_completed=row["is_completed"]
-            )
+            stretches = stretches_of(row)
             for scenario_type in coverages.keys() & set(row["evaluated_types"]):
-                coverages[scenario_type].add(row["age"], stretches)
+                since = enabled_since[scenario_type]
+                if since is None or row["started_at"] >= since:
+                    coverages[scenario_type].add(row["age"], stretches)
         if len(runs) < PAGE_SIZE:
             break
         wanted = [scenario_type for scenario_type in wanted if not coverages[scenario_type].is_whole]

@@ -97,7 +97,8 @@ class Ledger:
     ) -> bool:
         """Write the verdict, which gives the lease back. Returns False if it was lost: nothing was written.
 
-        **Cancellation:** whether it was written is not known; writing it again does no harm.
+        **Cancellation:** whether it was written is not known; writing it again does no harm, and returns
+        True.
         """
         rows = await self._database.fetch(
             _FINISH_RUN,

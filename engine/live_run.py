@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import trio
 
 from engine.run_record import RunRecord
+from engine.shard_record import ShardRecord
 from engine.started_run import StartedRun
 
 
@@ -47,4 +49,23 @@ def live_run_elsewhere(record: RunRecord) -> LiveRun | None:
         errors=record.total_errors,
         dispatched=record.total_dispatched,
         suppressed=record.total_suppressed,
+    )
+
+
+def live_run_with_shards(live: LiveRun, shards: Sequence[ShardRecord]) -> LiveRun:
+    """The same as its workers have it, whose heartbeats are ahead of the results that the run has merged.
+
+    What a lost worker has done does not count: its shard is done again.
+    """
+    heard = [shard for shard in shards if shard.state != "lost"]
+    evaluated = sum(shard.total_evaluated for shard in heard)
+    errors = sum(shard.total_errors for shard in heard)
+    if evaluated + errors <= live.evaluated + live.errors:
+        return live
+    return replace(
+        live,
+        evaluated=evaluated,
+        errors=errors,
+        dispatched=sum(shard.total_dispatched for shard in heard),
+        suppressed=sum(shard.total_suppressed for shard in heard),
     )

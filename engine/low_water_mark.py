@@ -34,3 +34,8 @@ class LowWaterMark:
             self.mentors += finished[1]
             self.evaluated += finished[2]
             self._next_index += 1
+
+    def add_stretch(self, mentors: int, evaluated: int) -> None:
+        """What was finished without a gap in a part of the run that has a mark of its own."""
+        self.mentors += mentors
+        self.evaluated += evaluated

@@ -7,6 +7,7 @@ _REMEDIES = {
     "timeout": "It took longer than SCHEDULER_INVOCATION_TIMEOUT: see why the trigger engine is slow.",
     "connection_refused": "Check that SCHEDULER_TRIGGER_ENGINE is right, and up, and its certificate valid.",
     "connection_": "The connection broke off: see whether the trigger engine, or a proxy, was restarted.",
+    "out_of_files": "This process has as many files and connections open as it may: raise ulimit -n.",
     "redirect": "Redirects are not followed: set SCHEDULER_TRIGGER_ENGINE to where it leads.",
     "http_": "See the log of the trigger engine for why it answered with this status.",
     "http_401": "Check that SCHEDULER_SERVICE_ROLE_KEY is the key that the trigger engine expects.",

@@ -38,7 +38,8 @@ class RunRecord:
     running one, until its last heartbeat for an abandoned one. The total is what was found so far, and
     `total_unprocessed` a lower bound unless `remaining_known`. The stretch is what was finished without a
     gap, which is what coverage goes by. `dispatched` and `suppressed` are by scenario type, `errors` by
-    class.
+    class. `total_shards` is 0 for a run without a fleet, and for one so old that its shards were removed;
+    `total_workers` took any of them, and `total_redelivered` of them were taken more than once.
     """
 
     run_id: UUID
@@ -63,6 +64,9 @@ class RunRecord:
     dispatched: Mapping[str, int]
     suppressed: Mapping[str, int]
     errors: Mapping[str, int]
+    total_shards: int
+    total_workers: int
+    total_redelivered: int
 
     def as_json(self) -> dict[str, Any]:
         """The fields in this order, ready for `json.dumps`; instants in ISO 8601, in UTC."""

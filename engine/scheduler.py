@@ -1,4 +1,4 @@
-"""This file is the scheduler: its parts, opened in order and closed in reverse, and the runs it carries out.
+"""This file is the scheduler: the runs it begins, and has carried out.
 
 A run lives in the scheduler's own nursery, not in its caller's task: a caller who hangs up does not end it,
 and a bug in it costs that run only. Nothing that a run goes by is kept here from one to the next: where the
@@ -8,62 +8,40 @@ last one stopped, and that this one is the only one, is in the ledger.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from uuid import UUID
 
 import structlog
 import trio
 
 from engine.budget import Budget, budget_from
-from engine.database import Database, open_database
+from engine.database import Database
 from engine.errors import (
-    ConfigurationError,
     DatabaseUnavailable,
     Draining,
     DryRunUnsupported,
-    MigrationError,
-    NotReady,
     OverridesUnsupported,
     RunInProgress,
-    StatementFailed,
     UnknownScenarioType,
 )
-from engine.explanation import Explanation, explain
-from engine.freshness import Freshness, measure_freshness
 from engine.lease import NoLease, RecordedLease
-from engine.ledger import LEASE, Ledger
+from engine.ledger import Ledger
 from engine.live_run import LiveRun, live_run_here
 from engine.measures import Measures
-from engine.mentors.choice import open_mentors
 from engine.mentors.protocol import IdRange, MentorSource
-from engine.migrations import pending_migrations
 from engine.overrides import Overrides, read_overrides
-from engine.overview import Overview, read_overview
-from engine.run import Limits, Progress
+from engine.reader import RETRY_AFTER, Reader
+from engine.run import Progress
 from engine.run_id import new_run_id
-from engine.run_record import RunRecord, find_run, list_runs
+from engine.runner import LocalRunner, Runner, limits_from
 from engine.settings import Settings
 from engine.started_run import StartedRun
-from engine.statements import load_statement
 from engine.tally import StopReason
-from engine.trigger.choice import choose_trigger_engine
-from engine.trigger.in_database import EVALUATIONS_AT_ONCE, InDatabaseTriggerEngine
+from engine.trigger.in_database import InDatabaseTriggerEngine
 from engine.trigger.protocol import SCENARIO_TYPE_PATTERN, RunContext, TriggerEngine
 from engine.walk import Walk
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-_SCENARIO_TYPES = load_statement("enabled_scenario_types")
-
-# At most: a run's evaluations, a dry run's beside it, those that come over HTTP, and one connection each for
-# pages, for the remaining count, for the ledger and for whoever asks whether the database is there, because
-# none of these may wait for an evaluation that hangs. Opened when needed: a run in the database takes seven.
-MAX_CONNECTIONS = 3 * EVALUATIONS_AT_ONCE + 4
-
-# Seconds after which someone who was refused for the moment may as well ask again: what a restart takes.
-RETRY_AFTER = 5.0
 
 # Seconds for which a service that stops waits for verdicts that Postgres did not take yet. A row left running
 # is taken over by the next run.
@@ -84,11 +62,11 @@ class RunRequest:
     overrides: Overrides | None = None
 
 
-class Scheduler:
+class Scheduler(Reader):
     """Carries out runs, one at a time, and a dry run beside. Made by `open_scheduler`.
 
     `built_in` is the trigger engine in the database, for who invokes it over HTTP, whichever the runs use.
-    `measures` is what its runs have done so far.
+    `measures` is what its runs have done so far. Runs are carried out by `runner`, dry ones here in any case.
     """
 
     def __init__(
@@ -99,12 +77,12 @@ class Scheduler:
         trigger_engine: TriggerEngine,
         built_in: InDatabaseTriggerEngine,
         runs: trio.Nursery,
+        runner: Runner | None = None,
     ) -> None:
-        self._settings = settings
-        self._database = database
-        self._mentors = mentors
+        super().__init__(settings, database, mentors)
         self.measures = Measures()
-        self._trigger_engine = trigger_engine
+        self._local = LocalRunner(limits_from(settings), mentors, trigger_engine)
+        self._runner = runner or self._local
         self.built_in = built_in
         self._runs = runs
         self._ledger = Ledger(database, self.measures.count_abandoned)
@@ -117,7 +95,7 @@ class Scheduler:
         """Begin a run. Its budget counts from `asked_at` on trio's clock, by default from this call.
 
         Raises DryRunUnsupported, OverridesUnsupported, UnknownScenarioType, DatabaseUnavailable, NotReady,
-        Draining, RunInProgress.
+        FleetUnavailable, Draining, RunInProgress.
 
         **Cancellation:** no run was begun, or it was and goes on.
         """
@@ -133,6 +111,7 @@ class Scheduler:
         with trio.move_on_at(budget.hard_deadline) as cut:
             await self.check_ready()
             await self._check_scenario_types(request.scenario_types)
+            await (self._local if request.dry_run else self._runner).check_ready()
         if cut.cancelled_caught:
             raise _no_answer_in_time()
         self._refuse_while_draining()
@@ -192,50 +171,6 @@ class Scheduler:
             for started in tuple(self._under_way):
                 await started.accounted_for()
 
-    async def check_ready(self) -> None:
-        """Raises DatabaseUnavailable or NotReady, which say what to do, unless a run could begin.
-
-        **Cancellation:** leaves nothing behind.
-        """
-        try:
-            pending = await pending_migrations(self._database)
-        except (StatementFailed, MigrationError) as error:
-            raise NotReady(str(error), RETRY_AFTER) from error
-        if pending:
-            raise NotReady(
-                "The database is not migrated to this version; run `scenario-scheduler migrate`.", RETRY_AFTER
-            )
-
-    async def count_mentors(self) -> int:
-        """How many mentors a walk would find at this moment. Raises and cancels as MentorSource.count."""
-        return await self._mentors.count(IdRange())
-
-    async def measure_freshness(self) -> Freshness:
-        """Is everybody being reached? Raises and cancels as `engine.freshness.measure_freshness`."""
-        return await measure_freshness(self._database, self._settings.freshness_limit)
-
-    async def read_overview(self, *, limit: int) -> Overview:
-        """The latest runs, at most `limit`, and freshness. Raises as `check_ready`, and StatementFailed.
-
-        **Cancellation:** leaves nothing behind.
-        """
-        await self.check_ready()
-        return await read_overview(
-            self._database, limit=limit, lease=LEASE, freshness_limit=self._settings.freshness_limit
-        )
-
-    async def list_runs(self, *, before: UUID | None, limit: int) -> list[RunRecord]:
-        """Newest first, at most `limit`; the rest as `engine.run_record.list_runs`."""
-        return await list_runs(self._database, before=before, limit=limit, lease=LEASE)
-
-    async def find_run(self, run_id: UUID) -> RunRecord | None:
-        """As `engine.run_record.find_run`."""
-        return await find_run(self._database, run_id, lease=LEASE)
-
-    async def explain(self, mentor_id: UUID) -> Explanation:
-        """Why each scenario would or would not fire for one mentor, as `engine.explanation.explain`."""
-        return await explain(self._database, self._mentors, self._settings, mentor_id)
-
     async def read_overrides(
         self, assignments: Sequence[str], scenario_types: Sequence[str] | None
     ) -> Overrides:
@@ -244,11 +179,6 @@ class Scheduler:
         await self.check_ready()
         await self._check_scenario_types(scenario_types)
         return await read_overrides(self._database, assignments, scenario_types)
-
-    async def list_scenario_types(self) -> list[str]:
-        """Those that a run evaluates unless it asks for others, in order. Raises as `Database.fetch`."""
-        rows = await self._database.fetch(_SCENARIO_TYPES)
-        return sorted(row["scenario_type"] for row in rows if row["enabled"])
 
     def _refuse_while_draining(self) -> None:
         if self.is_draining:
@@ -314,50 +244,16 @@ class Scheduler:
         raise _no_answer_in_time()
 
     async def _carry_out(self, started: StartedRun, request: RunRequest) -> None:
-        settings = self._settings
-        # Of ten dispatchers on four connections, six would wait on the time-outs of their invocations.
-        at_once = settings.max_concurrency if settings.over_http else EVALUATIONS_AT_ONCE
-        limits = Limits(
-            page_size=settings.mentors_per_page,
-            mentors_per_invocation=settings.mentors_per_chunk,
-            max_concurrency=min(settings.max_concurrency, at_once),
-            invocation_timeout=settings.invocation_timeout,
-        )
         # In this task and those that it starts: from here on, every line about the run says which one it is.
         structlog.contextvars.bind_contextvars(run_id=str(started.context.run_id))
         asked = {name: value for name, value in asdict(request).items() if value is not None}
         log.info("run_started", run_id=str(started.context.run_id), **asked)
         try:
             with self.measures.watching(started):
-                await started.carry_out(limits, self._mentors, self._trigger_engine)
+                await started.carry_out(self._local if request.dry_run else self._runner)
         finally:
             self._under_way.remove(started)
 
 
 def _no_answer_in_time() -> DatabaseUnavailable:
     return DatabaseUnavailable("Postgres did not answer within the budget; check the network and its load.")
-
-
-@asynccontextmanager
-async def open_scheduler(settings: Settings) -> AsyncIterator[Scheduler]:
-    """Open the database, the mentors, the trigger engine, and the nursery that runs live in.
-
-    Connects to nothing yet, so it opens also while Postgres is away. Raises ConfigurationError.
-
-    **Cancellation:** runs under way are cut; no task and no connection is left.
-    """
-    if settings.database_url is None:
-        raise ConfigurationError(["DATABASE_URL is not set; give it the URL of your Postgres."])
-    async with (
-        open_database(
-            settings.database_url.get_secret_value(),
-            max_connections=MAX_CONNECTIONS,
-            pooler=settings.database_pooler,
-        ) as database,
-        open_mentors(settings, database) as mentors,
-        trio.open_nursery() as runs,
-    ):
-        built_in = InDatabaseTriggerEngine(database)
-        trigger_engine = choose_trigger_engine(settings, built_in)
-        yield Scheduler(settings, database, mentors, trigger_engine, built_in, runs)
-        runs.cancel_scope.cancel()

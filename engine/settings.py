@@ -17,6 +17,7 @@ from engine.errors import ConfigurationError
 
 IN_DATABASE = "in-database"
 POSTGRES = "postgres"
+IN_PROCESS = "in-process"
 
 # What a page and a chunk are when nothing is set. Over HTTP a chunk of one mentor is one call, as the trigger
 # engine's users write it; in the database 2,000 a call cost 11 to 17 us a mentor, 100 a call 26 us.
@@ -28,6 +29,11 @@ MAX_MENTORS_OVER_HTTP = 1_000
 # Seconds that must lie between the hard deadline and the platform limit: the count of what was left (0.5 s),
 # its own cut if Postgres went silent (0.5 s), the verdict in the ledger (0.5 s), and the answer's way out.
 ANSWER_MARGIN = 1.6
+
+# Seconds by which a shard's hard deadline lies before that of its run: the count of what was left of it
+# (0.5 s), and its result's way to the coordinator. More takes from the budget; with less, a shard that was
+# cut answers too late, and everybody in it counts as unprocessed.
+SHARD_MARGIN = 1.0
 
 
 def is_loopback(host: str) -> bool:
@@ -153,6 +159,33 @@ def _check_proxy(value: SecretStr) -> SecretStr:
     return value
 
 
+def _check_fleet(value: str) -> str:
+    """Where the password goes in the clear, only to this machine."""
+    if value == IN_PROCESS:
+        return value
+    fault = (
+        "must be `in-process`, or URLs separated by commas, nats:// to this machine or tls:// to any, each "
+        "without a user part or a path; for example tls://nats-1.example:4222,tls://nats-2.example:4222"
+    )
+    for url in value.split(","):
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError(fault) from None
+        if not host or re.search(r"[^\x21-\x7e]|[@\\?#]", url) or parts.path:
+            raise ValueError(fault)
+        if parts.scheme != "tls" and not (parts.scheme == "nats" and is_loopback(host)):
+            raise ValueError(fault)
+    return value
+
+
+def _check_replicas(value: int) -> int:
+    if value not in (1, 3, 5):
+        raise ValueError("must be 1, 3 or 5: of an even number, no more may be lost than of one less")
+    return value
+
+
 def _check_bind(value: str) -> str:
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})", value)
     if match is None or int(match[2]) > 65_535:
@@ -217,6 +250,15 @@ class Settings(BaseSettings):
     eligible_assignment_statuses: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)] = (
         "active",
     )
+    fleet: Annotated[str, AfterValidator(_check_fleet)] | None = None
+    fleet_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "scheduler"
+    fleet_shards: Annotated[int, Field(ge=1, le=1_000)] = 32
+    fleet_shards_at_once: Annotated[int, Field(ge=1, le=1_000)] = 5
+    fleet_replicas: Annotated[int, AfterValidator(_check_replicas)] = 1
+    # It is part of the subjects that its answers come to, where dots and asterisks have a meaning.
+    fleet_user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
+    fleet_password: Annotated[SecretStr, AfterValidator(_check_key)] | None = None
+    fleet_ca: str | None = None
     pg_bin_dir: str | None = Field(default=None, validation_alias="PG_BIN_DIR")
 
     @property
@@ -236,6 +278,19 @@ class Settings(BaseSettings):
     @property
     def mentors_over_rest(self) -> bool:
         return self.mentor_source != POSTGRES
+
+    @property
+    def fleet_is_remote(self) -> bool:
+        return self.fleet is not None and self.fleet != IN_PROCESS
+
+    @property
+    def fleet_is_in_process(self) -> bool:
+        return self.fleet == IN_PROCESS
+
+    @property
+    def concurrency_per_shard(self) -> int:
+        """The share of the invocations in flight that each of the shards that are out at once may have."""
+        return self.max_concurrency // self.fleet_shards_at_once
 
     @property
     def mentors_per_page(self) -> int:
@@ -350,6 +405,30 @@ def _faults_between(settings: Settings) -> Iterator[tuple[str, tuple[str, ...]]]
             "reached through one; set these, or remove it",
             ("proxy", "transport", "trigger_engine"),
         )
+    if settings.fleet is not None and settings.concurrency_per_shard < 1:
+        yield (
+            f"SCHEDULER_FLEET_SHARDS_AT_ONCE is {settings.fleet_shards_at_once}, more than the "
+            f"{settings.max_concurrency} of SCHEDULER_MAX_CONCURRENCY, of which each shard has its share; "
+            "lower the one, or raise the other",
+            ("fleet_shards_at_once", "max_concurrency", "fleet"),
+        )
+    if settings.fleet is not None and soft + SHARD_MARGIN > hard:
+        yield (
+            f"SCHEDULER_SOFT_THRESHOLD and SCHEDULER_HARD_DEADLINE are {soft:g} and {hard:g} seconds; with "
+            f"SCHEDULER_FLEET they must lie {SHARD_MARGIN:g} s apart, by which shards end before their run",
+            ("soft_threshold", "hard_deadline", "fleet"),
+        )
+    if (settings.fleet_user is None) != (settings.fleet_password is None):
+        yield (
+            "Of SCHEDULER_FLEET_USER and SCHEDULER_FLEET_PASSWORD only one is set; set both, or neither",
+            ("fleet_user", "fleet_password"),
+        )
+    for name in ("fleet_user", "fleet_ca"):
+        if getattr(settings, name) is not None and not settings.fleet_is_remote:
+            yield (
+                f"{_name_of(name)} is set, but SCHEDULER_FLEET is no URL; set that, or remove it",
+                (name, "fleet"),
+            )
 
 
 _MISSING = {

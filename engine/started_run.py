@@ -12,10 +12,10 @@ from engine.budget import LAST_WRITE_GRACE, Budget
 from engine.errors import RunFailed
 from engine.lease import Lease
 from engine.ledger import Verdict
-from engine.mentors.protocol import MentorSource
-from engine.run import Limits, Progress, run
+from engine.run import Progress
+from engine.runner import Runner
 from engine.tally import StopReason, Summary, summarise
-from engine.trigger.protocol import RunContext, TriggerEngine
+from engine.trigger.protocol import RunContext
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -64,7 +64,7 @@ class StartedRun:
             return self._outcome
         raise self._outcome
 
-    async def carry_out(self, limits: Limits, mentors: MentorSource, trigger_engine: TriggerEngine) -> None:
+    async def carry_out(self, runner: Runner) -> None:
         """Run to the end. Returns when the verdict is in the ledger, which may be long after the answer.
 
         Raises nothing: a bug costs its run, and no other.
@@ -73,7 +73,7 @@ class StartedRun:
         """
         outcome = self._outcome  # cut, unless it comes to an end
         try:
-            self.ending = verdict, summary = await self._run(limits, mentors, trigger_engine)
+            self.ending = verdict, summary = await self._run(runner)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._give_lease_back, verdict, summary)
                 with trio.move_on_after(LAST_WRITE_GRACE):
@@ -87,14 +87,12 @@ class StartedRun:
         finally:
             self._end(outcome)
 
-    async def _run(
-        self, limits: Limits, mentors: MentorSource, trigger_engine: TriggerEngine
-    ) -> tuple[Verdict, Summary]:
+    async def _run(self, runner: Runner) -> tuple[Verdict, Summary]:
         budget, progress = self.budget, self.progress
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(partial(self._lease.keep, until=budget.hard_deadline))
-                summary = await run(self.context, budget, limits, mentors, trigger_engine, progress)
+                summary = await runner.run(self.context, budget, progress)
                 nursery.cancel_scope.cancel()
         except Exception:
             log.exception("run_failed", run_id=str(self.context.run_id))

@@ -35,6 +35,7 @@ class StopReason(StrEnum):
     DRAINING = "draining"
     DATABASE_UNAVAILABLE = "database_unavailable"
     LEASE_LOST = "lease_lost"
+    FLEET_UNAVAILABLE = "fleet_unavailable"
 
 
 class Tally:

@@ -70,6 +70,10 @@ class FakeMentors:
             raise DatabaseUnavailable("gone", retry_after=self.retry_after)
         return len(self._within(stretch))
 
+    async def sample(self, size: int) -> Sequence[UUID]:
+        await trio.lowlevel.checkpoint()
+        return self.mentor_ids[:: max(len(self.mentor_ids) // size, 1)]
+
     def _within(self, stretch: IdRange) -> list[UUID]:
         first = 0 if stretch.after is None else bisect_right(self.mentor_ids, stretch.after)
         last = len(self.mentor_ids) if stretch.until is None else bisect_right(self.mentor_ids, stretch.until)

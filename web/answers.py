@@ -14,6 +14,7 @@ from engine import (
     DatabaseUnavailable,
     Draining,
     DryRunUnsupported,
+    FleetUnavailable,
     MentorNotFound,
     NotNow,
     NotReady,
@@ -38,6 +39,7 @@ _STATUS_AND_CODE: dict[type[SchedulerError], tuple[int, str]] = {
     RunInProgress: (409, "run_in_progress"),
     Draining: (503, "draining"),
     NotReady: (503, "not_ready"),
+    FleetUnavailable: (503, "fleet_unavailable"),
     DatabaseUnavailable: (503, "database_unavailable"),
     StatementFailed: (500, "internal"),
     RunFailed: (500, "internal"),
@@ -79,20 +81,25 @@ def refusal(status: int, code: str, detail: str, headers: dict[str, str] | None 
     return response
 
 
+def route_at_hand() -> str:
+    """The path of the request, for the log, as its route was written: what stands in it may be an id."""
+    return request.url_rule.rule if request.url_rule else "none"
+
+
 def register_error_answers(app: QuartTrio) -> None:
     """From here on no answer of the application is anything but JSON, and none holds a traceback."""
 
     @app.errorhandler(Refused)
     async def refused(error: Refused) -> Response:
         if error.status >= 500:
-            log.warning("request_refused", path=request.path, code=error.code, reason=error.detail)
+            log.warning("request_refused", path=route_at_hand(), code=error.code, reason=error.detail)
         return refusal(error.status, error.code, error.detail)
 
     @app.errorhandler(SchedulerError)
     async def scheduler_error(error: SchedulerError) -> Response:
         status, code, _ = error_code_of(type(error))
         say = log.error if status == 500 else log.warning
-        say("request_refused", path=request.path, code=code, reason=str(error))
+        say("request_refused", path=route_at_hand(), code=code, reason=str(error))
         headers = {}
         if isinstance(error, NotNow):
             headers = {"Retry-After": str(math.ceil(error.retry_after))}
@@ -120,4 +127,7 @@ def register_error_answers(app: QuartTrio) -> None:
     async def private(response: Response) -> Response:
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"
+        # A page has said its own already; whatever else is looked at in a browser is no page.
+        response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        response.headers.setdefault("Referrer-Policy", "no-referrer")
         return response

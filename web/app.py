@@ -14,6 +14,7 @@ from web.events import events_blueprint
 from web.explain import explain_blueprint
 from web.freshness import freshness_blueprint
 from web.health import health_blueprint
+from web.json_body import BUFFER_BYTES
 from web.login import login_blueprint
 from web.metrics import metrics_blueprint
 from web.openapi import openapi_blueprint
@@ -30,7 +31,9 @@ def create_app(scheduler: Scheduler, settings: Settings) -> QuartTrio:
     app = QuartTrio(__name__, static_folder=None)
     app.asgi_http_class = HTTPConnection
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.config["MAX_CONTENT_LENGTH"] = None  # web/json_body.py bounds what it reads
+    app.config["MAX_CONTENT_LENGTH"] = BUFFER_BYTES
+    # Else `/runs//x` is redirected, by a page, and to whichever host the request names.
+    app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the summary's order is documented
 
     register_error_answers(app)

@@ -6,9 +6,7 @@ expected secret that is unset matches nothing.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Sequence
-from hashlib import sha256
 
 import structlog
 import trio
@@ -16,7 +14,8 @@ from pydantic import SecretStr
 from quart import Response, request
 from quart_auth import current_user
 
-from web.answers import refusal
+from engine import digest_of, is_same
+from web.answers import refusal, route_at_hand
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -30,15 +29,15 @@ class Credential:
     """One or more secrets, any of which opens: two while one is being rotated."""
 
     def __init__(self, *secrets: SecretStr | None) -> None:
-        self._digests = [_digest(secret.get_secret_value()) for secret in secrets if secret is not None]
+        self._digests = [digest_of(secret.get_secret_value()) for secret in secrets if secret is not None]
 
     @property
     def is_set(self) -> bool:
         return bool(self._digests)
 
     def opens(self, given: str) -> bool:
-        digest = _digest(given)
-        return any([hmac.compare_digest(digest, expected) for expected in self._digests])
+        digest = digest_of(given)
+        return any([is_same(digest, expected) for expected in self._digests])
 
     def opens_with_header(self, values: Sequence[str]) -> bool:
         """Whether the header was given exactly once, and rightly."""
@@ -91,7 +90,7 @@ class _Refusals:
     def count(self) -> None:
         self._unlogged += 1
         if trio.current_time() >= self._next_line_at:
-            log.warning("unauthorized", path=request.path, refused=self._unlogged)
+            log.warning("unauthorized", path=route_at_hand(), refused=self._unlogged)
             self._unlogged = 0
             self._next_line_at = trio.current_time() + LOG_PAUSE
 
@@ -123,7 +122,3 @@ def has_bearer() -> bool:
 def _is_bearer(authorization: str) -> bool:
     """Whether it is of that scheme, which is written in any case (RFC 9110, 11.1)."""
     return authorization.partition(" ")[0].lower() == "bearer"
-
-
-def _digest(secret: str) -> bytes:
-    return sha256(secret.encode("utf-8", "surrogateescape")).digest()

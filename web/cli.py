@@ -20,6 +20,7 @@ import trio
 from rich.console import Console
 
 from engine import (
+    ACK_WAIT,
     LEASE,
     ConfigurationError,
     InvalidTick,
@@ -29,11 +30,13 @@ from engine import (
     RunRequest,
     SchedulerError,
     Settings,
+    ShardRecord,
     StatementFailed,
     advise,
     find_run,
     grant_rights,
     list_runs,
+    list_shards,
     load_settings,
     measure_capacity,
     migrate,
@@ -48,8 +51,16 @@ from web.cron import cron
 from web.explain_command import explain
 from web.logs import configure_logging
 from web.signals import watch_signals
-from web.terminal import capacity_line, record_table, records_table, show_progress, summary_table
+from web.terminal import (
+    capacity_line,
+    record_table,
+    records_table,
+    shards_table,
+    show_progress,
+    summary_table,
+)
 from web.trial import try_overrides
+from web.worker import worker
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -206,8 +217,9 @@ async def _run(
 def runs(run_id: UUID | None, limit: int, as_json: bool) -> None:
     """What the ledger says of the latest runs, or of one.
 
-    All there is to say of the one with RUN_ID, if it is given. Below the table, how many mentors fit in one
-    budget at that rate, and what to change once that is near.
+    All there is to say of the one with RUN_ID, if it is given; where a fleet carried it out, also what each
+    worker did, and which shards were delivered again or are not done. Below the table of many, how many
+    mentors fit in one budget at that rate, and what to change once that is near.
 
     Needs DATABASE_URL, and no server.
 
@@ -218,31 +230,37 @@ def runs(run_id: UUID | None, limit: int, as_json: bool) -> None:
       scenario-scheduler runs --json | jq 'select(.verdict != "completed")'
     """
     settings = load_settings("database_url")
-    records = trio.run(_read_ledger, settings, run_id, limit)
+    records, shards = trio.run(_read_ledger, settings, run_id, limit)
     console = Console(stderr=as_json)
     if not records:
         console.print("The ledger is empty: begin a run with `scenario-scheduler run`.", highlight=False)
     elif as_json:
+        alone = {} if run_id is None else {"shards": [shard.as_json() for shard in shards]}
         for record in records:
-            click.echo(json.dumps(record.as_json()))
+            click.echo(json.dumps(record.as_json() | alone))
     elif run_id is not None:
         console.print(record_table(records[0]))
+        if shards:
+            console.print(shards_table(shards, has_ended=records[0].verdict != "running"))
     else:
         console.print(records_table(records, console.width))
         if capacity := measure_capacity(records, settings.soft_threshold):
             console.print(f"\n{capacity_line(capacity, advise(capacity, settings))}", highlight=False)
 
 
-async def _read_ledger(settings: Settings, run_id: UUID | None, limit: int) -> list[RunRecord]:
+async def _read_ledger(
+    settings: Settings, run_id: UUID | None, limit: int
+) -> tuple[list[RunRecord], list[ShardRecord]]:
+    """The runs asked for, and of one alone its shards."""
     assert settings.database_url is not None  # noqa: S101 - it was required
     url = settings.database_url.get_secret_value()
     async with open_database(url, pooler=settings.database_pooler) as database:
         if run_id is None:
-            return await list_runs(database, before=None, limit=limit, lease=LEASE)
+            return await list_runs(database, before=None, limit=limit, lease=LEASE), []
         record = await find_run(database, run_id, lease=LEASE)
         if record is None:
             raise SchedulerError("The ledger has no such run; `scenario-scheduler runs --json` has the ids.")
-        return [record]
+        return [record], await list_shards(database, run_id, ack_wait=ACK_WAIT)
 
 
 @commands.command("migrate")
@@ -365,6 +383,7 @@ def secret() -> None:
 
 commands.add_command(cron)
 commands.add_command(explain)
+commands.add_command(worker)
 
 
 def main() -> None:

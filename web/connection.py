@@ -5,26 +5,47 @@ Each was found by doing it to the served application; tests/end_to_end/test_wire
 - An answer's last part makes Hypercorn tell the application that the connection is done, and only then close
   it or start its idle time-out. Quart-Trio cancels the whole request when it is told so, the sending task
   included: connections stayed open for ever, also after `Connection: close`.
+- A caller who had left was waited for until the idle time-out was over: coming and going two hundred times a
+  second took every file descriptor.
 - Closing and answering at the same moment, as for a caller who leaves in mid-body, are two tasks at one
   socket. The error left the connection and ended the whole server.
 - A caller who reads nothing held up the sending task, shielded and without a bound, and so the end of the
   process.
 - Nothing was called at the end of a request that is cut before its answer begins: a generator that was never
   begun runs no `finally`.
+- HTTP/2 without TLS, and WebSocket, are spoken to whoever asks. Nothing here needs either, and one request
+  over HTTP/2, by anyone, for a path that is not ASCII, ended the whole server.
+- A request that gives its length twice, by Content-Length and in chunks, is read in chunks, and what follows
+  it as the next one. A proxy that goes by the other length has let that next one through unseen.
+- A target that is neither a path nor a URL, such as `?`, and a host that can be none, are errors of theirs
+  outside of any guard: a 500 without a body, and a traceback in the log, for anyone who asks.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
+from typing import Any
 
+import h11
 import hypercorn.trio.run
+import hypercorn.trio.tcp_server
+import structlog
 import trio
 from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
 from quart_trio.asgi import TrioASGIHTTPConnection
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+# RFC 9112, 3.2: a path, the URL that stands for one, or `*`; and what may name a host, as IDNA takes it.
+_TARGET = re.compile(rb"(?:(?P<origin>https?://[^/?#]*)|(?=/))(?P<path>.*)|\*", re.IGNORECASE)
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{0,45}\]|(?:[\w-]{1,63}\.)*[\w-]{0,63})(?::[0-9]{0,5})?")
 
 # Seconds that a caller may take nothing of an answer, which is a few hundred bytes.
 STALLED_TIMEOUT = 5.0
@@ -51,8 +72,80 @@ class HTTPConnection(TrioASGIHTTPConnection):
             await super().__call__(receive, send_whole)
 
 
+class _Refused(Exception):
+    """The request was answered, and the connection closed."""
+
+
+class _Http1(H11Protocol):
+    """Hypercorn's HTTP/1.1, which stays that: what asks for another protocol is answered in this one."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        if not event.http_version.startswith(b"1."):
+            await self._refuse(505)
+        fields = dict(event.headers)  # of Host there is one at most: h11 has seen to it
+        if {b"content-length", b"transfer-encoding"} <= fields.keys():
+            await self._refuse(400)  # RFC 9112, 6.1: may be rejected, and the connection must be closed
+        if not (_TARGET.fullmatch(event.target) and _HOST.fullmatch(fields.get(b"host", b""))):
+            await self._refuse(400)
+
+    async def _refuse(self, status: int) -> None:
+        await self._send_error_response(status)
+        await self.send(Closed())
+        raise _Refused
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        fields = [(name, value) for name, value in request.headers if name != b"upgrade"]
+        target = _TARGET.fullmatch(request.target)
+        path = request.target
+        if target is not None and target["origin"]:
+            path = target["path"] if target["path"].startswith(b"/") else b"/" + target["path"]
+        await super()._create_stream(
+            h11.Request(
+                method=request.method,
+                target=path,
+                headers=fields,
+                http_version=request.http_version,
+            )
+        )
+
+
+class _Http1Alone(ProtocolWrapper):
+    """What a connection speaks: nothing but the above."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.protocol = _Http1(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.state,
+            self.ssl,
+            self.client,
+            self.server,
+            self.send,
+        )
+
+    async def handle(self, event: Event) -> None:
+        with suppress(_Refused):
+            await self.protocol.handle(event)
+
+
 class BoundedTCPServer(TCPServer):
-    """Hypercorn's connection, whose sending ends: with the data sent, or with the connection."""
+    """Hypercorn's connection, whose sending ends: with the data sent, or with the connection.
+
+    Whatever goes wrong with it ends it and no other: its task is one of the server's.
+    """
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        except* Exception:
+            log.exception("connection_failed")
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()  # nothing more can come
 
     async def protocol_send(self, event: Event) -> None:
         if not isinstance(event, RawData):
@@ -69,5 +162,6 @@ class BoundedTCPServer(TCPServer):
 
 
 def use_bounded_connections() -> None:
-    """Have Hypercorn make its connections of the class above; it offers no other way to say so."""
+    """Have Hypercorn make its connections of the classes above; it offers no other way to say so."""
     hypercorn.trio.run.TCPServer = BoundedTCPServer  # type: ignore[attr-defined]
+    hypercorn.trio.tcp_server.ProtocolWrapper = _Http1Alone  # type: ignore[assignment, attr-defined]

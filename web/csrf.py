@@ -15,6 +15,8 @@ import secrets
 
 from quart import Response, request
 
+from engine import digest_of, is_same
+
 # Over plain http, and over https: browsers take the prefix with Secure alone.
 NONCE_COOKIE, SECURE_NONCE_COOKIE = "scheduler_form", "__Host-scheduler_form"
 
@@ -47,7 +49,7 @@ class FormTokens:
         """Whether the form at hand came from a page of ours, shown in the browser that sends it."""
         # Without a nonce there is nothing that was ever signed, since `issue` makes one.
         expected = self._sign(self._nonce_of_request() or "", purpose)
-        return hmac.compare_digest(given.encode(), expected.encode())
+        return is_same(digest_of(given), digest_of(expected))
 
     def is_cookie_kept_back(self) -> bool:
         """Whether the browser at hand has no cookie to send because it is for https, and this is not.

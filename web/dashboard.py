@@ -13,6 +13,7 @@ from engine import Scheduler, SchedulerError, Settings
 from web.answers import DATABASE_RETRY_AFTER
 from web.auth import Operator, has_bearer, unauthorized
 from web.cached import Cached
+from web.charts.shards import AGAIN, AGAIN_NAME, SHARD_KINDS
 from web.charts.timeline import KINDS
 from web.csrf import FIELD, FormTokens
 from web.login import ENTRANCE, HOME
@@ -116,7 +117,9 @@ def dashboard_blueprint(
 
 async def _render(template: str, view: View, **more: str) -> Response:
     return Response(
-        await render_template(template, view=view, kinds=KINDS, **more),
+        await render_template(
+            template, view=view, kinds=KINDS, shard_kinds=SHARD_KINDS | {AGAIN: AGAIN_NAME}, **more
+        ),
         content_type="text/html; charset=utf-8",
     )
 

@@ -46,6 +46,10 @@ _OWN: dict[str, Any] = {
     "trigger_engine": "in-database",
     "mentor_source": "postgres",
     "proxy": None,
+    "fleet": None,
+    "fleet_user": None,
+    "fleet_password": None,
+    "fleet_ca": None,
 }
 
 

@@ -9,9 +9,17 @@ from engine import Freshness, Overview, Rhythm, RunRecord
 from web.charts.errors import advise_on
 from web.wording import share, span
 
+_SEE_FLEET = (
+    "See that `scenario-scheduler worker` runs somewhere, and that SCHEDULER_FLEET can be reached from there "
+    "and from here."
+)
 _SEE_TICKS = (
     "Look at what pg_cron posted and what came back, with `scenario-scheduler cron status`, and at what "
     "`scenario-scheduler doctor` finds."
+)
+_SEE_WORKERS = (
+    "Start `scenario-scheduler worker` with the `SCHEDULER_FLEET` of this service; the log of one that runs "
+    "says what keeps it from its shards."
 )
 
 
@@ -47,6 +55,11 @@ def say_headline(overview: Overview, rhythm: Rhythm | None, *, is_live: bool) ->
             return _nobody_calls(overview, rhythm)
         return _not_everybody(overview.freshness, latest)
     return _everybody(overview.freshness, latest)
+
+
+def say_stalled(freshness: Freshness) -> Headline:
+    """Of a run under way whose shards lie still."""
+    return Headline("warn" if freshness.is_fresh else "bad", "No worker takes shards.", _SEE_WORKERS)
 
 
 def _reached_all(latest: RunRecord) -> bool:
@@ -116,6 +129,8 @@ def _shortfall(latest: RunRecord | None) -> tuple[str, str, str]:
         worst = largest_class(latest.errors)
         return who, f": {_failing(worst)}", advise_on(worst)
     if latest.total_unprocessed:
+        if fleet := _fault_of_fleet(latest):
+            return who, *fleet
         if latest.stop_reason in ("soft_threshold", "hard_deadline"):
             return who, ": one budget does not suffice", "See the line on capacity below for what to change."
         if latest.stop_reason == "database_unavailable":
@@ -124,6 +139,14 @@ def _shortfall(latest: RunRecord | None) -> tuple[str, str, str]:
     if latest.scenario_types is None:  # it reached everybody, too long ago; else see _nobody_calls
         return nobody_in_particular, "", "The run that is under way is to reach everybody."
     return nobody_in_particular, "", f"The last run asked for a part of the scenarios. {_SEE_TICKS}"
+
+
+def _fault_of_fleet(latest: RunRecord) -> tuple[str, str] | None:
+    """Why a run left mentors, and what to do, if it is for want of workers; None if it isn't."""
+    nobody_came = latest.total_shards and not latest.total_workers
+    if latest.stop_reason == "fleet_unavailable" or nobody_came:
+        return ": no worker took shards, or the fleet was away", _SEE_FLEET
+    return None
 
 
 def _failing(worst: str) -> str:
@@ -167,11 +190,11 @@ def _everybody(freshness: Freshness, latest: RunRecord | None) -> Headline:
         )
     if latest.total_unprocessed:
         left = share(latest.total_unprocessed, total)
-        return Headline(
-            "warn",
-            f"{reached}; {left} wait for the next run.",
+        why, advice = _fault_of_fleet(latest) or (
+            "",
             "The last one was partial; the next begins where it stopped.",
         )
+        return Headline("warn", f"{reached}; {left} wait for the next run{why}.", advice)
     if latest.total_errors:
         worst = largest_class(latest.errors)
         return Headline(

@@ -12,9 +12,15 @@ from typing import Annotated, Any, TypeVar
 import trio
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from quart import request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from engine import SCENARIO_TYPE_PATTERN
 from web.answers import ErrorCode, Refused
+
+# Bytes of a request's body that wait for whoever may read them: more than any route takes. What comes beyond
+# is dropped as it comes. Without a bound, memory fills as fast as a stranger can send, for as long as any
+# answer takes: the framework goes on receiving, whether or not the route asks for the body.
+BUFFER_BYTES = 128 * 1024
 
 # Seconds for a body to arrive: it is a few hundred bytes from a neighbour.
 BODY_TIMEOUT = 1.0
@@ -80,10 +86,13 @@ async def read_body(max_bytes: int) -> bytes:
         raise too_large
     body = bytearray()
     with trio.move_on_after(BODY_TIMEOUT) as reading:
-        async for part in request.body:
-            body += part
-            if len(body) > max_bytes:
-                raise too_large
+        try:
+            async for part in request.body:
+                body += part
+                if len(body) > max_bytes:
+                    raise too_large
+        except RequestEntityTooLarge:  # more than BUFFER_BYTES between two parts
+            raise too_large from None
     if reading.cancelled_caught:
         raise Refused(408, "body_timeout", f"The body did not arrive within {BODY_TIMEOUT:g} s.")
     return bytes(body)

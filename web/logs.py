@@ -52,6 +52,8 @@ def configure_logging(level: int = logging.INFO) -> None:
     # Its only line at INFO says what `serving` says, and httpx would log every invocation.
     for name in ("hypercorn.error", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns whenever a connection over TLS ends.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     sys.excepthook = _log_crash
 
 

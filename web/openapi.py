@@ -82,6 +82,7 @@ _MEANINGS = {
     "database_unavailable": "Postgres, or what the mentors are read from instead, can't be reached",
     "draining": "the service is shutting down",
     "dry_run_unsupported": "the trigger engine is not known to honour a dry run",
+    "fleet_unavailable": "what carries shards to workers can't be reached",
     "internal": "a bug, or a statement that Postgres refused; its cause is in the log of the service",
     "invalid_body": "the body is not of the documented shape",
     "invalid_query": "the query is not as documented",

@@ -12,6 +12,7 @@ from quart import Blueprint, Response, request
 from engine import (
     Draining,
     DryRunUnsupported,
+    FleetUnavailable,
     RunFailed,
     RunInProgress,
     RunRequest,
@@ -62,6 +63,7 @@ def run_blueprint(scheduler: Scheduler, shared_secret: Credential) -> Blueprint:
         DryRunUnsupported,
         RunInProgress,
         Draining,
+        FleetUnavailable,
         RunFailed,
         by=SHARED_SECRET,
         body=RunBody,

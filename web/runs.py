@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,7 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from quart import Blueprint, request
 
-from engine import RunRecord, Scheduler
+from engine import RunRecord, Scheduler, ShardRecord
 from web.answers import ErrorCode, Refused
 from web.auth import Operator
 from web.openapi import DATABASE_CODES, OPERATOR, describe
@@ -40,6 +41,16 @@ class RunsPage:
     next: UUID | None
 
 
+@dataclass(frozen=True, slots=True)
+class RunAlone(RunRecord):
+    """A run, and its shards in the order in which they go out.
+
+    None where it was no fleet that ran it, and none after 31 days.
+    """
+
+    shards: Sequence[ShardRecord]
+
+
 def runs_blueprint(scheduler: Scheduler, operator: Operator) -> Blueprint:
     blueprint = Blueprint("runs", __name__)
     blueprint.before_request(operator.refuse_others)
@@ -59,14 +70,15 @@ def runs_blueprint(scheduler: Scheduler, operator: Operator) -> Blueprint:
         }
 
     @blueprint.get("/runs/<run_id>")
-    @describe(RunRecord, *DATABASE_CODES, ErrorCode(404, "not_found"), by=OPERATOR)
+    @describe(RunAlone, *DATABASE_CODES, ErrorCode(404, "not_found"), by=OPERATOR)
     async def get_run(run_id: str) -> dict[str, Any]:
-        """One run of the ledger."""
+        """One run of the ledger, with its shards."""
         known_id = _run_id(run_id)
         record = None if known_id is None else await scheduler.find_run(known_id)
         if record is None:
             raise Refused(404, "not_found", "The ledger has no run of this id; old ones are removed.")
-        return record.as_json()
+        shards = await scheduler.list_shards(record.run_id) if record.total_shards else []
+        return record.as_json() | {"shards": [shard.as_json() for shard in shards]}
 
     return blueprint
 

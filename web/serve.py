@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import socket
 from functools import partial
 
@@ -21,15 +20,12 @@ from hypercorn.trio import serve as serve_hypercorn
 from engine import ConfigurationError, Scheduler, SchedulerError, Settings, open_scheduler
 from web.app import create_app
 from web.connection import use_bounded_connections
-from web.signals import watch_signals
+from web.signals import end_for_certain, watch_signals
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # Seconds on top of the platform limit after which a connection that sends nothing is closed.
 READ_MARGIN = 5
-
-# Seconds in which a process that was told twice to stop must have stopped by itself; then the kernel ends it.
-CUT_TIMEOUT = 1
 
 # Seconds for answers that are ready to reach their callers, once every run has ended.
 GRACEFUL_TIMEOUT = 1.0
@@ -81,8 +77,7 @@ async def serve(
 
             def cut() -> None:
                 until_cut.cancel()
-                if hasattr(signal, "alarm"):  # not on Windows
-                    signal.alarm(CUT_TIMEOUT)
+                end_for_certain()
 
             use_bounded_connections()
             with trio.CancelScope() as until_cut:

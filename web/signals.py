@@ -7,6 +7,15 @@ from collections.abc import Callable
 
 import trio
 
+# Seconds in which a process that was told twice to stop must have stopped by itself; then the kernel ends it.
+CUT_TIMEOUT = 1
+
+
+def end_for_certain() -> None:
+    """Have the process ended by the kernel when CUT_TIMEOUT is over, whatever hangs in it."""
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.alarm(CUT_TIMEOUT)
+
 
 async def watch_signals(
     on_first: Callable[[], object],

@@ -13,12 +13,14 @@ from typing import Any
 
 import trio
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from engine import Capacity, RunRecord, Scheduler, SchedulerError, StopReason, TickStatus
+from engine import Capacity, RunRecord, Scheduler, SchedulerError, ShardRecord, StopReason, TickStatus
+from web.charts.shards import describe_shards, draw_shards
+from web.wording import count_of
 
 # Seconds between two looks at the tally: smooth to the eye, nothing to the processor.
 REFRESH_PAUSE = 0.1
@@ -26,6 +28,9 @@ REFRESH_PAUSE = 0.1
 # Columns from which on a table of runs has room for a line per run, and for their ids as well. Folded, it has
 # room in 80 for a million mentors.
 WIDTH_UNFOLDED, WIDTH_WITH_IDS = 110, 150
+
+# Shards that are told one by one: what is there to look at, and not a screenful of what went the same way.
+SHARDS_SHOWN = 20
 
 _ROWS = {
     "total_active_mentors": "active mentors",
@@ -35,6 +40,8 @@ _ROWS = {
     "total_dispatched": "notifications dispatched",
     "total_suppressed": "suppressed by a cooldown",
 }
+
+_SHARD_COLOURS = {"lost": "red", "withdrawn": "yellow", "partial": "yellow", "running": "cyan"}
 
 _COLOURS = {"completed": "green", "partial": "yellow", "running": "cyan", "failed": "red", "abandoned": "red"}
 
@@ -104,9 +111,30 @@ def record_table(record: RunRecord) -> Table:
     }
     _add_counts(table, record.as_json(), parts)
     table.add_section()
+    if shards := describe_shards(record):
+        table.add_row("carried out as", shards)
     table.add_row("took", _seconds(record.duration_ms))
     table.add_row("verdict", _verdict(record.verdict, record.stop_reason, record.total_errors))
     return table
+
+
+def shards_table(shards: Sequence[ShardRecord], *, has_ended: bool) -> Group:
+    """Which worker did how much of a run, and each shard that was delivered again or is not done."""
+    strip = draw_shards(shards, has_ended=has_ended)
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
+    for heading in ("worker", "did", "" if has_ended else "at this moment"):
+        table.add_column(heading)
+    for worker in strip.workers if strip else ():
+        heard = Text(worker.heard, style="red" if worker.is_silent else "")
+        table.add_row(Text(worker.name), worker.did, heard)
+    told = [
+        Text(". ".join(cell.text.split("\n")) + ".", style=_SHARD_COLOURS.get(cell.kind, ""))
+        for cell in (strip.cells if strip else ())
+        if cell.again or cell.kind not in ("completed", "errors")
+    ]
+    if len(told) > SHARDS_SHOWN:
+        told[SHARDS_SHOWN:] = [Text(f"{len(told) - SHARDS_SHOWN:,} more like these; --json has them all.")]
+    return Group(Text(strip.summary if strip else ""), *([table] if table.row_count else []), *told)
 
 
 def records_table(records: Sequence[RunRecord], width: int) -> Table:
@@ -122,9 +150,10 @@ def records_table(records: Sequence[RunRecord], width: int) -> Table:
     if with_ids:
         table.add_column("run", no_wrap=True)
     for record in records:
+        verdict = _verdict(record.verdict, record.stop_reason, record.total_errors)
         table.add_row(
             _local(record.started_at),
-            _verdict(record.verdict, record.stop_reason, record.total_errors),
+            Text("\n").join([verdict, *_shards(record)]),
             _seconds(record.duration_ms),
             f"{record.total_evaluated:,} of {record.total_active_mentors:,}",
             f"{record.total_errors:,}",
@@ -192,6 +221,15 @@ def _verdict(verdict: str, stop_reason: str | None, errors: int) -> Text:
     colour = "yellow" if verdict == "completed" and errors else _COLOURS[verdict]
     reason = f": {stop_reason}" if verdict == "partial" else ""
     return Text(f"{verdict}{reason}", style=colour)
+
+
+def _shards(record: RunRecord) -> list[Text]:
+    """A line, as long as the longest verdict, where the run had any."""
+    if not record.total_shards:
+        return []
+    counts = [count_of(record.total_shards, "shard"), count_of(record.total_workers, "worker")]
+    again = [f"{record.total_redelivered:,} again"] if record.total_redelivered else []
+    return [Text(", ".join([*counts, *again]), style="dim")]
 
 
 def _seconds(milliseconds: int) -> str:

@@ -11,8 +11,9 @@ from web.charts.errors import ErrorClass, draw_errors
 from web.charts.gauges import LIMIT_AT, Age, Part, draw_ages, draw_coverage
 from web.charts.notifications import ScenarioChart, describe_notifications, draw_notifications
 from web.charts.scale import percent
+from web.charts.shards import Strip, draw_shards
 from web.charts.timeline import KINDS, Timeline, describe_run, draw_timeline, kind_of
-from web.headline import Headline, say_headline
+from web.headline import Headline, say_headline, say_stalled
 from web.watch import Sight
 from web.wording import count_of, span
 
@@ -69,6 +70,7 @@ class View:
     limit_at: str
     coverage: Sequence[Part]
     covered_run: RunRecord | None
+    covered_shards: Strip | None
     rows: Sequence[Row]
     is_old: bool
 
@@ -98,6 +100,7 @@ def make_view(known: Known, sight: Sight, settings: Settings) -> View:
         limit_at=percent(LIMIT_AT),
         coverage=draw_coverage(ended) if ended else (),
         covered_run=ended,
+        covered_shards=draw_shards(overview.shards, has_ended=True) if overview else None,
         rows=[
             Row(
                 record.started_at,
@@ -140,6 +143,8 @@ def _headline(known: Known, rhythm: Rhythm | None, sight: Sight) -> Headline:
             "No run begins here; what is in flight is finished. This page comes back with the service.",
         )
     assert known.overview is not None  # noqa: S101 - it is, where there is no fault
+    if sight.is_stalled:
+        return say_stalled(known.overview.freshness)
     return say_headline(known.overview, rhythm, is_live=sight.state == "running")
 
 

@@ -8,7 +8,9 @@ asked once a second at most, and only while somebody does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,9 +23,13 @@ from engine import (
     Scheduler,
     SchedulerError,
     Settings,
+    ShardRecord,
+    idle_for,
     live_run_elsewhere,
+    live_run_with_shards,
 )
 from web.cached import Cached
+from web.charts.shards import Strip, draw_shards
 from web.wording import span
 
 # Seconds that a look is good for: what the eye takes as moving. The ledger's is a heartbeat's period.
@@ -35,13 +41,22 @@ RUNS_LOOKED_AT = 20
 # Seconds in which the mentors may be counted, where no earlier run says how many there are.
 COUNT_TIMEOUT = 2.0
 
+# Seconds that a look waits for the shards: while Postgres hangs, a run of this process is shown as it is
+# known here, at a pace at which it still moves.
+SHARDS_TIMEOUT = 0.5
+
+# Seconds for which shards may wait without a worker at any of them. A worker takes one at once, and a lost
+# one's is taken after ACK_WAIT, which is 3.
+STALLED_AFTER = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Sight:
     """`state` is idle, running, draining or away; `latest` changes whenever the charts have changed.
 
-    `done` and `expected` count mentors, for the bar; expected is 0 where nobody knows. The rest is text.
-    `fault` is why nobody can be asked at all, for who renders the page and not for a stream.
+    `done` and `expected` count mentors, for the bar; expected is 0 where nobody knows. `shards` is None where
+    the run has none. The rest is text. `fault` is why nobody can be asked at all, and `is_stalled` that no
+    worker takes shards: both for who renders the page and not for a stream.
     """
 
     state: str
@@ -51,11 +66,13 @@ class Sight:
     mentors: str = ""
     pace: str = ""
     outcome: str = ""
+    shards: Strip | None = None
     fault: str = ""
+    is_stalled: bool = False
 
     def as_json(self) -> dict[str, Any]:
         told = asdict(self)
-        del told["fault"]
+        del told["fault"], told["is_stalled"]
         return told
 
 
@@ -65,11 +82,14 @@ class Watch:
     def __init__(self, scheduler: Scheduler, settings: Settings) -> None:
         self._scheduler = scheduler
         self._soft_threshold = settings.soft_threshold
+        self._has_fleet = settings.fleet is not None
         self._looks = Cached(self._look_now, LOOK_LASTS)
         self._ledger = Cached(self._read_ledger, LEDGER_LASTS)
         self._was_here = False
         self._counted: tuple[UUID, int] | None = None
         self._expected = 0
+        self._shards_of: UUID | None = None
+        self._shards: Sequence[ShardRecord] = ()
 
     async def look(self) -> Sight:
         """Raises nothing: a database that can't be asked is a sight as well.
@@ -86,7 +106,7 @@ class Watch:
         if self._scheduler.is_draining:
             return Sight("draining")
         if live is not None:
-            return describe_live(live, await self._expect(live), self._soft_threshold)
+            return await self._describe(live, has_shards=self._has_fleet)
         try:
             runs = await self._ledger.answer()
         except DatabaseUnavailable as error:
@@ -98,10 +118,23 @@ class Watch:
         live = live_run_elsewhere(runs[0]) if runs else None
         if live is None:
             return Sight("idle", latest=latest)
-        return describe_live(live, await self._expect(live), self._soft_threshold)
+        return await self._describe(live, has_shards=runs[0].total_shards > 0)
+
+    async def _describe(self, live: LiveRun, *, has_shards: bool) -> Sight:
+        shards = await self._read_shards(live.run_id) if has_shards else ()
+        return describe_live(live, await self._expect(live), self._soft_threshold, shards)
 
     async def _read_ledger(self) -> Sequence[RunRecord]:
         return await self._scheduler.list_runs(before=None, limit=RUNS_LOOKED_AT)
+
+    async def _read_shards(self, run_id: UUID) -> Sequence[ShardRecord]:
+        """As they were last read, while they can't be."""
+        if self._shards_of != run_id:
+            self._shards_of, self._shards = run_id, ()
+            self._shard_answers = Cached(partial(self._scheduler.list_shards, run_id), LEDGER_LASTS)
+        with trio.move_on_after(SHARDS_TIMEOUT), suppress(SchedulerError):
+            self._shards = await self._shard_answers.answer()
+        return self._shards
 
     async def _expect(self, live: LiveRun) -> int:
         """How many mentors it will find: as many as the last one, or else they are counted, once a run."""
@@ -130,18 +163,25 @@ def expected_mentors(runs: Sequence[RunRecord]) -> int:
     return next(totals, 0)
 
 
-def describe_live(live: LiveRun, expected: int, soft_threshold: float) -> Sight:
+def describe_live(
+    live: LiveRun, expected: int, soft_threshold: float, shards: Sequence[ShardRecord] = ()
+) -> Sight:
     """What a run under way says of itself. `expected` mentors, 0 where nobody knows."""
+    live = live_run_with_shards(live, shards)
+    idle = idle_for(shards, live.elapsed)
+    is_stalled = idle is not None and idle > STALLED_AFTER
     done = live.evaluated + live.errors
     expected = max(expected, done) if expected else 0
     return Sight(
         "running",
-        latest=str(live.run_id),
+        latest=f"{live.run_id} stalled" if is_stalled else str(live.run_id),
         done=done,
         expected=expected,
         mentors=f"{done:,} of about {expected:,} mentors" if expected else f"{done:,} mentors so far",
         pace=_pace(live, done, expected, soft_threshold),
         outcome=f"{live.dispatched:,} dispatched, {live.suppressed:,} suppressed, {live.errors:,} errors",
+        shards=draw_shards(shards, has_ended=False),
+        is_stalled=is_stalled,
     )
 
 

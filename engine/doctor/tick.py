@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
-from hashlib import sha256
-
 from pydantic import SecretStr
 
+from engine.comparison import digest_of, is_same
 from engine.doctor.finding import Outcome, broken, holds
 from engine.doctor.installation import Installation
 from engine.errors import StatementFailed
@@ -159,7 +157,7 @@ async def check_last_tick(installation: Installation) -> Outcome:
 
 
 def _is(secret: SecretStr, digest: str) -> bool:
-    return hmac.compare_digest(sha256(secret.get_secret_value().encode()).hexdigest(), digest)
+    return is_same(digest_of(secret.get_secret_value()), bytes.fromhex(digest))
 
 
 def _as_outcome(fault: str) -> Outcome:

@@ -17,6 +17,11 @@ _HIGHEST_ID = UUID(int=2**128 - 1)
 
 _FETCH_PAGE = load_statement("fetch_page")
 _COUNT_MENTORS = load_statement("count_mentors")
+_SAMPLE_MENTORS = load_statement("sample_mentors")
+
+# Seconds. A million take 0.2 s; without an index it is a sort of all of them, and shards of equal width
+# will do.
+SAMPLE_TIMEOUT = 2.0
 
 
 class PostgresMentors:
@@ -37,9 +42,14 @@ class PostgresMentors:
         bounds = _inclusive(stretch)
         if bounds is None:
             return 0
-        # For the caller to bound, as a run's budget does: counting a million takes longer than any page.
+        # For the caller to bound, as a run's budget does: counting a million takes longer than any
+        # page.
         [row] = await self._fetch(_COUNT_MENTORS, *bounds, self._statuses, answer_within=math.inf)
         return int(row["mentors"])
+
+    async def sample(self, size: int) -> Sequence[UUID]:
+        rows = await self._fetch(_SAMPLE_MENTORS, size, answer_within=SAMPLE_TIMEOUT)
+        return [row["id"] for row in rows]
 
     async def _fetch(self, statement: Statement, *arguments: Any, **how: Any) -> Sequence[Any]:
         """A refused statement, by a statement_timeout for example, is a source that can't be read now.

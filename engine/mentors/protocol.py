@@ -46,3 +46,10 @@ class MentorSource(Protocol):
     async def count(self, stretch: IdRange) -> int:
         """How many mentors the stretch holds at this moment. Raises and cancels as `fetch_page`."""
         ...
+
+    async def sample(self, size: int) -> Sequence[UUID]:
+        """About so many ids in order, evenly spread over all mentors; none where that can't be had.
+
+        Raises and cancels as `fetch_page`.
+        """
+        ...

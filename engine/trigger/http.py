@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from engine.errors import InvocationFailed
+from engine.out_of_files import is_out_of_files
 from engine.retry_after import parse_retry_after
 from engine.trigger.protocol import SCENARIO_TYPE_PATTERN, Evaluation, RunContext
 from engine.trigger.transport import Answer, Transport, TransportConnection
@@ -74,11 +75,16 @@ class _Session:
             body = f'{{"mentor_id": "{ids[0]}"{self._rest}'
         else:
             body = '{"mentor_ids": ' + json.dumps(ids) + self._rest
-        answer = await self._connection.post(
-            {"Idempotency-Key": f"{self._run_id}:{ids[0]}:{ids[-1]}:{len(ids)}"},
-            body.encode("ascii"),
-            MAX_BODY_BYTES + MAX_BODY_BYTES_PER_MENTOR * len(ids),
-        )
+        try:
+            answer = await self._connection.post(
+                {"Idempotency-Key": f"{self._run_id}:{ids[0]}:{ids[-1]}:{len(ids)}"},
+                body.encode("ascii"),
+                MAX_BODY_BYTES + MAX_BODY_BYTES_PER_MENTOR * len(ids),
+            )
+        except InvocationFailed as failure:
+            if is_out_of_files(failure):  # the trigger engine has not refused anything
+                raise InvocationFailed("out_of_files", retryable=True) from failure
+            raise
         if answer.status != 200:
             raise _failure_of_status(answer)
         try:

@@ -263,6 +263,53 @@ def test_the_bars_are_one_stop_of_the_keyboard_and_the_arrows_go_through_them(
     browser.on_page(visit)
 
 
+def test_shards_change_under_the_hand_that_points_at_them(browser: Browser, site: Site, keep: Keep) -> None:
+    """Also on a page that was open before the run began, which has then as many cells as there are shards."""
+    site.change(states.good)
+
+    def visit(page: Any) -> None:
+        seen = Seen()
+        seen.watch(page)
+        page.add_init_script(NO_REFRESH)
+        log_in(page, site.url)
+        cells, tip, focused = (
+            page.locator("#live .cell[role=img]"),
+            page.locator("#tip"),
+            "document.activeElement",
+        )
+        assert cells.count() == 0
+        site.change(states.sharded)
+        page.get_by_text("13 of 32 shards done, 3 under way, 2 lost").wait_for()
+        assert cells.count() == 32
+        assert page.locator("#live-shards .legend li:visible").all_inner_texts() == [
+            "done", "done with errors", "under way", "lost", "waiting", "delivered again",
+        ]  # fmt: skip
+
+        page.get_by_role("button", name="Log out").focus()
+        page.keyboard.press("Tab")
+        for _ in range(16):
+            page.keyboard.press("ArrowRight")
+        assert page.evaluate(f"{focused} === document.querySelectorAll('#live .strip .cell')[16]")
+        tip.filter(has_text="Shard 16: under way").wait_for()
+        keep(page, "shard")
+
+        def go_on(scheduler: FakeScheduler) -> None:
+            scheduler.shards[scheduler.records[0].run_id] = states.shards_of(
+                ["finished"] * 17 + ["waiting"] * 15
+            )
+
+        site.change(go_on)
+        tip.filter(has_text="Shard 16: done").wait_for()
+        assert page.evaluate(f"{focused}.classList.contains('completed')")
+        assert "Shard 16: done" in page.evaluate(f"{focused}.ariaLabel")
+        assert page.locator('#live .strip .cell[tabindex="0"]').count() == 1
+        assert page.locator("#live .workers li").count() == 3
+        assert_accessible(page)
+        assert_quiet(seen, site.url)
+
+    browser.on_page(visit, **PHONE)
+
+
 def test_every_bar_is_named_by_when_and_what(browser: Browser, site: Site) -> None:
     site.change(states.good)
 

@@ -90,6 +90,10 @@ class Service:
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
             return await client.get(f"{self.url}{path}", headers=headers)
 
+    def open_files(self) -> int:
+        """File descriptors, connections included."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
     async def exit_code(self) -> int:
         with trio.fail_after(PATIENCE):
             return await trio.to_thread.run_sync(self.process.wait, abandon_on_cancel=True)

@@ -68,7 +68,7 @@ insert into scheduler.scenario_evaluation_config (scenario_type, params, cooldow
 values ('slow', jsonb_build_object('seconds', $1::double precision), '1 day')
 """
 
-FORGET = "truncate scheduler.runs, scheduler.notifications, scheduler.cooldowns"
+FORGET = "truncate scheduler.runs, scheduler.shards, scheduler.notifications, scheduler.cooldowns"
 
 LEFT_OF_THE_LEASE = """
 select extract(epoch from heartbeat_at - now())::double precision + $1::double precision as seconds

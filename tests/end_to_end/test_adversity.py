@@ -30,6 +30,7 @@ from tests.end_to_end.kill import (
     tick_in_vain,
     walk_settings,
 )
+from tests.faults.injected import count
 
 SOMEBODY_IS_NOTIFIED = "select from scheduler.notifications limit 1"
 A_MARK_IS_RECORDED = "select from scheduler.runs where verdict = 'running' and low_water_mark is not null"
@@ -275,6 +276,7 @@ async def test_postgres_restarted_in_mid_run_costs_nobody_anything_and_the_row_s
                 await engine.wait_until_called(50)
                 postgres.stop_immediately()
                 postgres.start_again()
+                count("Postgres restarted, immediate")
             assert len(set(engine.report.mentor_ids)) == len(engine.report.mentor_ids) == 300
         summary = answers[0].json()
         assert (summary["total_evaluated"], summary["completed"]) == (300, True)
@@ -287,8 +289,9 @@ async def test_postgres_restarted_in_mid_run_costs_nobody_anything_and_the_row_s
     assert "Traceback" not in service.log()
 
 
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
 async def test_postgres_restarted_in_mid_run_of_its_own_evaluations_notifies_everybody_once(
-    open_own_postgres, start_service: StartService
+    mode: str, open_own_postgres, start_service: StartService
 ) -> None:
     answers: list[httpx.Response] = []
     with open_own_postgres() as postgres:
@@ -300,8 +303,9 @@ async def test_postgres_restarted_in_mid_run_of_its_own_evaluations_notifies_eve
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tick, service, answers)
             await until_there_is(url, A_MARK_IS_RECORDED)
-            postgres.stop_immediately()
+            postgres.stop() if mode == "fast" else postgres.stop_immediately()
             postgres.start_again()
+            count(f"Postgres restarted, {mode}")
         summary = answers[0].json()
         assert (summary["total_evaluated"], summary["completed"]) == (300, True)
         # A call whose answer was lost is told what it sent, when it is made again.

@@ -421,6 +421,40 @@ def test_runs_shows_no_mentors_id(arguments: list[str], ledger_url: str) -> None
     assert MENTOR.hex not in done.stdout
 
 
+def test_runs_shows_the_shards_of_a_run_and_who_did_them(ledger_url: str) -> None:
+    async def shard_it() -> None:
+        async with open_database(ledger_url) as database:
+            await query(database, "update scheduler.runs set is_sharded = true where id = $1", PARTIAL)
+            await query(
+                database,
+                "insert into scheduler.shards (run_id, shard_index, after_id, state, worker, claim, "
+                "deliveries, claimed_at, heartbeat_at, finished_at, is_completed, total_evaluated) values "
+                "($1, 0, $2, 'finished', 'host-a:7', $2, 1, now() - interval '2 s', now(), now(), true, 9), "
+                "($1, 1, $2, 'finished', 'host-b:8', $2, 3, now() - interval '4 s', now(), now(), true, 27), "
+                "($1, 2, $2, 'withdrawn', null, null, 0, null, null, null, false, 0)",
+                *(PARTIAL, MENTOR),
+            )
+
+    trio.run(shard_it)
+    many = command("runs", DATABASE_URL=ledger_url, COLUMNS="80").stdout
+    assert "3 shards, 2 workers," in many
+    one = command("runs", str(PARTIAL), DATABASE_URL=ledger_url, COLUMNS="120")
+    assert (one.returncode, one.stderr) == (0, "")
+    assert str(MENTOR) not in one.stdout
+    shown = re.sub(r"[│\u00a0 ]+", " ", one.stdout)
+    for row in (
+        "carried out as 3 shards, 2 workers, 1 delivered again",
+        "2 of 3 shards done by 2 workers, 1 not begun; 1 delivered again.",
+        "host-a:7 1 done, 9 mentors",
+        "host-b:8 1 done, 27 mentors",
+        "Shard 1: done, 4 s. By host-b:8, taken 3 times. 27 evaluated; 75% of the run.",
+        "Shard 2: no worker began it in time.",
+    ):
+        assert row in shown
+    [alone] = objects(command("runs", str(PARTIAL), "--json", DATABASE_URL=ledger_url).stdout)
+    assert (alone["total_shards"], len(alone["shards"])) == (3, 3)
+
+
 def test_runs_of_an_empty_ledger_says_what_to_do(database_url: str) -> None:
     done = command("runs", DATABASE_URL=database_url)
     assert (done.returncode, done.stderr) == (0, "")

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+import h2.config
+import h2.connection
 import pytest
 import trio
+from hypercorn.config import Config
+from hypercorn.trio.worker_context import WorkerContext
+from structlog.testing import capture_logs
 
 from tests.end_to_end.conftest import PATIENCE, SECRET, Service, StartService
+from web.connection import BoundedTCPServer
 
 NOTHING_LISTENS = "postgresql://nobody@127.0.0.1:1/nowhere"
 
@@ -139,6 +146,21 @@ async def test_a_connection_left_idle_is_closed(service: Service) -> None:
     assert answer.startswith(b"HTTP/1.1 200")
 
 
+async def test_callers_who_come_and_go_take_no_file_descriptor_for_longer_than_they_stay(
+    service: Service,
+) -> None:
+    assert (await service.get("/healthz")).status_code == 200
+    few = service.open_files() + 30
+    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (few, few))
+    where = urlsplit(service.url)
+    for _ in range(300):
+        async with await trio.open_tcp_stream(where.hostname, where.port) as stream:
+            await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            await stream.receive_some()
+    assert (await service.get("/healthz")).status_code == 200
+    assert "Too many open files" not in service.log()
+
+
 @pytest.mark.parametrize("path", ["/run", "/nowhere", "/healthz"])
 async def test_callers_who_leave_in_mid_body_do_not_end_the_service(path: str, service: Service) -> None:
     where = urlsplit(service.url)
@@ -164,3 +186,108 @@ async def test_a_caller_who_reads_nothing_does_not_keep_the_service_from_ending(
     service.send(signal.SIGTERM)
     assert await service.exit_code() == -signal.SIGALRM
     await trio.aclose_forcefully(stream)
+
+
+# --- Other protocols ---
+
+
+async def send_raw(service: Service, data: bytes) -> bytes:
+    """Send it, and read until the server closes."""
+    where = urlsplit(service.url)
+    answer = b""
+    with trio.fail_after(PATIENCE), suppress(trio.BrokenResourceError):
+        async with await trio.open_tcp_stream(where.hostname, where.port) as stream:
+            await stream.send_all(data)
+            async for part in stream:
+                answer += part
+    return answer
+
+
+def over_http_2(path: bytes) -> bytes:
+    """A whole request, as it is sent by who knows that the server speaks HTTP/2."""
+    config = h2.config.H2Configuration(
+        header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
+    )
+    connection = h2.connection.H2Connection(config)
+    connection.initiate_connection()
+    fields = [(b":method", b"GET"), (b":path", path), (b":scheme", b"http"), (b":authority", b"x")]
+    connection.send_headers(1, fields, end_stream=True)
+    return connection.data_to_send()
+
+
+async def test_a_path_over_http_2_that_is_not_ascii_does_not_end_the_service(service: Service) -> None:
+    for path in (b"/\xff", b"/healthz?\x80", b"", b"/healthz"):
+        # 505, unless who sends on has it taken back: nobody has read the rest of what was sent.
+        assert (await send_raw(service, over_http_2(path))).split()[1:2] in ([b"505"], [])
+    assert (await service.get("/healthz")).status_code == 200
+    assert "Traceback" not in service.log()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: !",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x",
+    ],
+    ids=["HTTP/2", "HTTP/2 with broken settings", "WebSocket"],
+)
+async def test_an_upgrade_to_another_protocol_is_not_taken(fields: str, service: Service) -> None:
+    request = f"GET /healthz HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n"
+    after_it = "GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = await send_raw(service, (request + after_it).encode())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 404 " in answer
+    assert b"upgrade" not in answer.lower()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["Content-Length: 5\r\nTransfer-Encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 5"],
+)
+async def test_a_request_that_gives_its_length_twice_is_refused_and_nothing_behind_it_is_heard(
+    fields: str, service: Service
+) -> None:
+    """Whoever stands before the service and goes by the other length would not have seen it as a request."""
+    request = f"POST /run HTTP/1.1\r\nHost: x\r\n{AUTHORIZED}{fields}\r\n\r\n0\r\n\r\n"
+    smuggled = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = await send_raw(service, (request + smuggled).encode())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+async def get_raw(service: Service, target: str = "/healthz", host: str = "x") -> int:
+    """The status that a GET of exactly this target at exactly this host is answered with."""
+    request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    return int((await send_raw(service, request.encode("latin-1"))).split()[1])
+
+
+async def test_a_target_is_a_path_or_the_url_that_stands_for_it_and_else_refused(service: Service) -> None:
+    for target in ("?", "ftp://x/", "x", "x:80", "**", "http:/x"):
+        assert await get_raw(service, target) == 400, target
+    for target in ("http://x/healthz", "HTTPS://[::1]:1/healthz?x", "http://[/healthz", "http://[x]/healthz"):
+        assert await get_raw(service, target) == 200, target
+    for target in ("http://x", "http://x?y", "http://[", "*"):
+        assert await get_raw(service, target) == 404, target
+    assert "Traceback" not in service.log()
+
+
+async def test_a_host_that_can_be_none_is_refused(service: Service) -> None:
+    for host in ("a" * 64, f"{'a' * 64}.example", "a..b", "x y", "x/", "x@y", "\xff", f"[{':' * 70}]"):
+        assert await get_raw(service, host=host) == 400, host
+    for host in ("x", "x.example.", "x-1.example:8000", "[::1]:8000", "127.0.0.1", "", "a_b:"):
+        assert await get_raw(service, host=host) == 200, host
+    assert "Traceback" not in service.log()
+
+
+async def test_what_breaks_a_connection_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def break_it(server: BoundedTCPServer) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(BoundedTCPServer, "_read_data", break_it)
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener, await trio.open_tcp_stream(*listener.socket.getsockname()) as caller:
+        with capture_logs() as logs:
+            await BoundedTCPServer(None, Config(), WorkerContext(None), {}, await listener.accept())
+        assert await caller.receive_some() == b""
+    assert [line["event"] for line in logs] == ["connection_failed"]

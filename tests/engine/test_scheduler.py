@@ -243,6 +243,24 @@ async def test_a_run_that_lost_its_database_is_finished_in_the_ledger_when_it_is
     assert row.counts["total_evaluated"] == summary.total_evaluated
 
 
+async def test_a_verdict_whose_answer_was_lost_is_written_again_and_no_lease_is_lost(
+    autojump_clock: MockClock,
+) -> None:
+    database = ModelDatabase(ids(10), latency=0.2)
+    with capture_logs() as logs:
+        async with open_model(database, FakeTriggerEngine(latency=lambda chunk: 0.3)) as scheduler:
+            # finish_run is sent at 0.9 and takes effect at 1.0.
+            database.away = lambda now: 1.05 < now < 1.2
+            started = await scheduler.start(RunRequest())
+            await started.accounted_for()
+    names = [name for name, _ in database.statements]
+    assert names.count("finish_run") == 2
+    assert [row.verdict for row in database.runs] == ["completed"]
+    events = [line["event"] for line in logs]
+    assert "verdict_not_recorded" in events
+    assert "lease_lost" not in events
+
+
 async def test_a_verdict_is_tried_to_be_written_at_least_every_half_minute(
     autojump_clock: MockClock,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -42,6 +43,13 @@ def test_settings_have_the_documented_defaults() -> None:
     assert settings.freshness_limit == 900.0
     assert settings.eligible_assignment_statuses == ("active",)
     assert settings.database_pooler == "session"
+    assert (settings.fleet, settings.fleet_is_in_process, settings.fleet_is_remote) == (None, False, False)
+    assert (settings.fleet_name, settings.fleet_replicas) == ("scheduler", 1)
+    assert (settings.fleet_shards, settings.fleet_shards_at_once, settings.concurrency_per_shard) == (
+        32,
+        5,
+        2,
+    )
 
 
 def test_over_http_a_page_is_100_and_a_chunk_one_mentor() -> None:
@@ -59,8 +67,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SCHEDULER_SECRET", SECRET)
     monkeypatch.setenv("SCHEDULER_PAGE_SIZE", "500")
     monkeypatch.setenv("SCHEDULER_ELIGIBLE_ASSIGNMENT_STATUSES", "active, on leave ,")
+    monkeypatch.setenv("SCHEDULER_FLEET_REPLICAS", "3")
     settings = load_settings("database_url", "secret")
     assert settings.page_size == 500
+    assert settings.fleet_replicas == 3
     assert settings.eligible_assignment_statuses == ("active", "on leave")
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value() == DATABASE
@@ -68,9 +78,15 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings(
-        database_url=DATABASE, secret=SECRET, service_role_key="hush-hush", operator_token="psst" * 8
+        database_url=DATABASE,
+        secret=SECRET,
+        service_role_key="hush-hush",
+        operator_token="psst" * 8,
+        fleet="nats://127.0.0.1:4222",
+        fleet_user="worker",
+        fleet_password="open-sesame",
     )
-    for hidden in (SECRET, "hush-hush", "psst", "word"):
+    for hidden in (SECRET, "hush-hush", "psst", ":word", "open-sesame"):
         assert hidden not in repr(settings)
         assert hidden not in str(settings)
 
@@ -386,3 +402,96 @@ def test_a_database_of_which_the_environment_names_the_machine(monkeypatch: pyte
     monkeypatch.setenv("PGHOST", "db.example")
     assert not leads_to_this_machine(SecretStr("postgresql:///name"))
     assert leads_to_this_machine(SecretStr("postgresql://localhost/name"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nats://127.0.0.1:4222",
+        "nats://localhost",
+        "nats://[::1]:4222",
+        "tls://nats.example",
+        "tls://nats-1.example:4222,tls://nats-2.example:4222,nats://127.0.0.1:1",
+    ],
+)
+def test_a_fleet_is_reached_over_tls_or_on_this_machine(url: str) -> None:
+    settings = load_settings(fleet=url)
+    assert (settings.fleet, settings.fleet_is_remote, settings.fleet_is_in_process) == (url, True, False)
+
+
+def test_a_fleet_may_be_within_the_process() -> None:
+    settings = load_settings(fleet="in-process")
+    assert (settings.fleet_is_remote, settings.fleet_is_in_process) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nats://nats.example:4222",
+        "nats://10.0.0.1",
+        "https://nats.example",
+        "tls://user:word@nats.example",
+        "tls://nats.example/path",
+        "tls://nats.example?tls=no",
+        "tls://nats.example:port",
+        "tls://",
+        "nats.example:4222",
+        "tls://a.example,",
+        "tls://a.example, tls://b.example",
+        "tls://a.example,nats://b.example",
+        "in process",
+    ],
+)
+def test_any_other_fleet_is_refused(url: str) -> None:
+    [fault] = faults(fleet=url)
+    assert fault.startswith("SCHEDULER_FLEET must be `in-process`, or URLs ")
+    assert "word" not in fault
+
+
+def test_each_shard_has_an_invocation_at_least() -> None:
+    [fault] = faults(fleet="in-process", fleet_shards_at_once=11)
+    assert fault.startswith("SCHEDULER_FLEET_SHARDS_AT_ONCE is 11, more than the 10 of ")
+    load_settings(fleet_shards_at_once=11)  # without a fleet it says nothing
+    assert load_settings(fleet_shards_at_once=11, max_concurrency=25).concurrency_per_shard == 2
+
+
+def test_shards_end_before_their_run() -> None:
+    [fault] = faults(fleet="in-process", soft_threshold=27.5)
+    assert "with SCHEDULER_FLEET they must lie 1 s apart" in fault
+    load_settings(soft_threshold=27.5)
+    load_settings(fleet="in-process", soft_threshold=27.0)
+
+
+def test_a_fleets_user_and_password_belong_together() -> None:
+    fleet = "tls://nats.example"
+    for only in ({"fleet_user": "worker"}, {"fleet_password": "word"}):
+        [fault] = faults(fleet=fleet, **only)
+        assert fault.startswith("Of SCHEDULER_FLEET_USER and SCHEDULER_FLEET_PASSWORD only one is set")
+    load_settings(fleet=fleet, fleet_user="worker", fleet_password="word")
+
+
+@pytest.mark.parametrize("fleet", [None, "in-process"])
+def test_what_belongs_to_a_fleet_elsewhere_is_refused_without_one(fleet: str | None) -> None:
+    [fault] = faults(fleet=fleet, fleet_ca="/etc/ca.pem")
+    assert fault.startswith("SCHEDULER_FLEET_CA is set, but SCHEDULER_FLEET is no URL")
+    [fault] = faults(fleet=fleet, fleet_user="worker", fleet_password="word")
+    assert fault.startswith("SCHEDULER_FLEET_USER is set, but SCHEDULER_FLEET is no URL")
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "a b", "*", "a" * 33])
+def test_the_name_of_a_fleet_can_be_part_of_a_subject(name: str) -> None:
+    [fault] = faults(fleet_name=name)
+    assert fault.startswith("SCHEDULER_FLEET_NAME ")
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"fleet_replicas": 2}, "SCHEDULER_FLEET_REPLICAS must be 1, 3 or 5"),
+        ({"fleet_user": "a.b", "fleet_password": "x"}, "SCHEDULER_FLEET_USER"),
+        ({"fleet_user": "*", "fleet_password": "x"}, "SCHEDULER_FLEET_USER"),
+    ],
+)
+def test_a_fleet_that_can_not_be_is_said(given: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=fault):
+        load_settings(fleet="nats://127.0.0.1:4222", **given)

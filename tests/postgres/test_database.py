@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import resource
 import traceback
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
 from uuid import uuid4
 
 import pytest
 import trio
 
+from engine.bridge import CANCELLED_TIMERS
 from engine.database import Database, open_database
 from engine.embedded import EmbeddedPostgres
 from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.statements import Statement
+from tests.faults.proxy import FaultProxy, open_fault_proxy
 from tests.postgres.conftest import query, value, wait_until, wait_until_gone, wait_until_running
-from tests.postgres.silent_proxy import SilentProxy, open_silent_proxy
 
 WRITE = Statement("write", "create table written (id int); insert into written values (1)")
 
@@ -109,6 +115,17 @@ async def test_an_answer_that_takes_too_long_is_unavailable_and_ends_on_the_serv
     with pytest.raises(DatabaseUnavailable):
         await small.fetch(statement, answer_within=0.1)
     await wait_until_gone(watcher, marker)
+
+
+async def test_no_file_descriptor_left_is_said_and_not_blamed_on_the_server(small: Database) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(DatabaseUnavailable) as caught:
+            await query(small, "select 1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "no file descriptor left" in str(caught.value)
 
 
 # --- Cancellation ---
@@ -273,20 +290,62 @@ async def test_a_server_killed_in_mid_query_is_unavailable_and_works_once_it_is_
                 assert await value(transaction, "select 1") == 1
 
 
+async def test_a_server_that_takes_no_writes_is_unavailable_and_its_connection_is_not_used_again(
+    empty_database_url: str,
+) -> None:
+    """Such as a standby, or a primary that was made one: the next connection may lead to one that writes."""
+    async with open_database(empty_database_url, max_connections=1) as database:
+        session = await value(database, "select pg_backend_pid()")
+        with pytest.raises(DatabaseUnavailable):
+            await query(database, "do $$ begin raise read_only_sql_transaction; end $$")
+        assert await value(database, "select pg_backend_pid()") != session
+
+
+async def send_garbage(stream: trio.SocketStream) -> None:
+    """Let everybody in, and answer whatever is asked with a row description that ends before its columns."""
+    async with stream:
+        await stream.receive_some()
+        await stream.send_all(message(b"R", bytes(4)) + message(b"S", b"server_version\x0018.0\0"))
+        await stream.send_all(message(b"K", bytes(8)) + message(b"Z", b"I"))
+        with suppress(trio.BrokenResourceError):
+            async for _ in stream:
+                await stream.send_all(message(b"1") + message(b"t", bytes(2)) + message(b"T", b"\x00\x02"))
+
+
+def message(kind: bytes, body: bytes = b"") -> bytes:
+    return kind + (len(body) + 4).to_bytes(4) + body
+
+
+async def test_a_server_that_sends_garbage_is_unavailable() -> None:
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, send_garbage, 0, host="127.0.0.1"))
+        url = f"postgresql://app@127.0.0.1:{listener.socket.getsockname()[1]}/app?sslmode=disable"
+        async with open_database(url, max_connections=1) as database:
+            for _ in range(2):
+                with pytest.raises(DatabaseUnavailable):
+                    await query(database, "select 1")
+        nursery.cancel_scope.cancel()
+
+
 # --- A network that goes silent ---
 
 
 @pytest.fixture
-async def proxy(empty_database_url: str) -> AsyncIterator[SilentProxy]:
-    async with open_silent_proxy(empty_database_url) as proxy:
+async def proxy(empty_database_url: str) -> AsyncIterator[FaultProxy]:
+    async with open_fault_proxy(empty_database_url) as proxy:
         yield proxy
 
 
+@pytest.fixture
+def through_proxy(proxy: FaultProxy, empty_database_url: str) -> str:
+    return proxy.through(empty_database_url)
+
+
 async def test_a_silent_network_does_not_hold_up_a_cancelled_call(
-    proxy: SilentProxy, watcher: Database
+    proxy: FaultProxy, through_proxy: str, watcher: Database
 ) -> None:
     statement, marker = forever()
-    async with open_database(proxy.url) as database:
+    async with open_database(through_proxy) as database:
         with ends_within_a_second_of_the_cancel() as cut:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(database.fetch, statement)
@@ -296,8 +355,10 @@ async def test_a_silent_network_does_not_hold_up_a_cancelled_call(
                 nursery.cancel_scope.cancel()
 
 
-async def test_a_silent_network_does_not_hold_up_a_call_whose_time_is_up(proxy: SilentProxy) -> None:
-    async with open_database(proxy.url) as database:
+async def test_a_silent_network_does_not_hold_up_a_call_whose_time_is_up(
+    proxy: FaultProxy, through_proxy: str
+) -> None:
+    async with open_database(through_proxy) as database:
         await query(database, "select 1")
         proxy.go_silent()
         with ends_within_a_second(), pytest.raises(DatabaseUnavailable):
@@ -308,10 +369,10 @@ async def test_a_silent_network_does_not_hold_up_a_call_whose_time_is_up(proxy: 
 
 @pytest.mark.parametrize("doing", ["nothing", "a statement", "a statement that was cancelled"])
 async def test_a_silent_network_does_not_hold_up_the_end_of_a_transaction(
-    proxy: SilentProxy, watcher: Database, doing: str
+    proxy: FaultProxy, through_proxy: str, watcher: Database, doing: str
 ) -> None:
     statement, marker = forever()
-    async with open_database(proxy.url) as database:
+    async with open_database(through_proxy) as database:
         with ends_within_a_second_of_the_cancel() as cut, trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -340,9 +401,9 @@ async def _cancel_when_running(scope: trio.CancelScope, watcher: Database, marke
 
 
 async def test_a_silent_network_does_not_hold_up_the_closing_of_the_pool(
-    proxy: SilentProxy, watcher: Database
+    proxy: FaultProxy, through_proxy: str, watcher: Database
 ) -> None:
-    async with open_database(proxy.url) as database:
+    async with open_database(through_proxy) as database:
         # One connection idle, one in a transaction.
         async with database.open_transaction() as transaction:
             await query(transaction, "select 1")
@@ -375,6 +436,28 @@ async def test_nothing_of_asyncio_comes_out_when_the_pool_is_closed_under_a_call
         nursery.start_soon(call, database)
         await wait_until_running(watcher, marker)
     assert [type(error) for error in errors] == [DatabaseUnavailable]
+
+
+async def test_what_a_caller_has_in_its_context_is_not_kept_behind_its_statement(small: Database) -> None:
+    """A request, for example, and all that came with it."""
+
+    class Request:
+        pass
+
+    in_context: ContextVar[Request] = ContextVar("in_context")
+    requests: list[weakref.ref[Request]] = []
+
+    async def call() -> None:
+        request = Request()
+        in_context.set(request)
+        requests.append(weakref.ref(request))
+        await query(small, "select 1")
+
+    for _ in range(300):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+    gc.collect()
+    assert sum(request() is not None for request in requests) <= 2 * CANCELLED_TIMERS
 
 
 async def test_what_the_server_quotes_of_a_row_is_not_in_a_traceback(database: Database) -> None:

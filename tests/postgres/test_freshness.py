@@ -178,6 +178,24 @@ async def test_a_disabled_scenario_does_not_matter(database: Database) -> None:
     assert (await measure_freshness(database, LIMIT)).is_fresh
 
 
+async def test_a_run_does_not_count_for_a_scenario_that_was_disabled_since_it_began(
+    database: Database,
+) -> None:
+    """Whoever it walked in between was not evaluated for it."""
+    await add_run(database, 60)
+    await disable(database, "expiry")
+    await query(database, "update scheduler.scenario_evaluation_config set enabled = true")
+    assert await ages(database) == {"expiry": None, "inactivity": 60, "milestone": 60}
+    await add_run(database, 0)
+    assert await ages(database) == of_each(0)
+
+
+async def test_a_scenario_that_stays_enabled_while_others_change_keeps_its_runs(database: Database) -> None:
+    await add_run(database, 60)
+    await query(database, "update scheduler.scenario_evaluation_config set enabled = true, params = params")
+    assert await ages(database) == of_each(60)
+
+
 async def test_where_no_scenario_is_enabled_nobody_waits(database: Database) -> None:
     await disable(database, *SHIPPED)
     freshness = await measure_freshness(database, LIMIT)
@@ -257,7 +275,7 @@ async def test_a_ledger_that_is_not_there_is_a_refused_statement(empty_database_
 
 async def fill(database: Database, runs: int) -> None:
     """A run a minute that took a third of the circle; every other one of a subset, every third dead."""
-    await query(database, "truncate scheduler.runs")
+    await query(database, "truncate scheduler.runs cascade")
     await query(database, "alter table scheduler.runs set (autovacuum_enabled = off)")
     await query(
         database,
@@ -287,6 +305,8 @@ async def plan_of(database: Database, sql: str, last_seen: str, plan_cache_mode:
     [plan] = json.loads(row[0])
     [scan] = plan["Plan"]["Plans"]
     assert plan["Plan"]["Actual Rows"] == PAGE_SIZE
+    if scan["Node Type"] == "Result":  # which puts together what comes from below
+        [scan] = [below for below in scan["Plans"] if below["Parent Relationship"] == "Outer"]
     return {
         "scan": (scan["Node Type"], scan.get("Index Name")),
         "buffers": scan["Shared Hit Blocks"] + scan["Shared Read Blocks"],
@@ -320,7 +340,7 @@ async def test_left_to_guess_who_evaluated_what_a_page_would_read_the_whole_ledg
     database: Database,
 ) -> None:
     # What `case` is there for, and that the comparison above would notice its absence.
-    guessing = "evaluated_types && $3"
+    guessing = "r.evaluated_types && $3"
     sql = COVERING_RUNS.sql.replace(f"case when {guessing} then true else false end", guessing)
     assert sql != COVERING_RUNS.sql
     await fill(database, 40_000)

@@ -299,6 +299,17 @@ async def test_a_verdict_that_is_written_again_changes_nothing(ledger: Ledger, w
     assert await world.rows() == before
 
 
+@pytest.mark.parametrize("verdict", Verdict)
+async def test_the_same_verdict_again_after_its_answer_was_lost_is_no_lost_lease(
+    verdict: Verdict, ledger: Ledger, world: World
+) -> None:
+    run_id, _ = await begin(ledger)
+    await finish(ledger, run_id, verdict, mark=30)
+    before = await world.rows()
+    assert await finish(ledger, run_id, verdict, mark=30)
+    assert await world.rows() == before
+
+
 @pytest.mark.parametrize("taking_over", [False, True])
 async def test_of_twenty_runs_at_once_one_begins(taking_over: bool, ledger: Ledger, world: World) -> None:
     if taking_over:

@@ -31,7 +31,25 @@ LEDGER = columns(
         "suppressed",
         "errors",
         "covers",
+        "is_sharded",
     ),
+)
+SHARDS = columns(
+    "select",
+    *(
+        "run_id",
+        "shard_index",
+        "after_id",
+        "until_id",
+        "state",
+        "worker",
+        "claim",
+        "deliveries",
+        "claimed_at",
+    ),
+    *("heartbeat_at", "finished_at", "is_completed", "low_water_mark", "stretch_mentors"),
+    *("stretch_evaluated", "total_evaluated", "total_errors", "total_unprocessed", "total_dispatched"),
+    *("total_suppressed", "covers"),
 )
 SERVICE = {
     "mentors": columns("select", "id", "user_id", "status", "created_at"),
@@ -40,11 +58,12 @@ SERVICE = {
     "migrations": columns("select", "version", "name", "checksum", "applied_at"),
     "scenario_evaluation_config": columns(
         "select",
-        *("scenario_type", "enabled", "params", "cooldown"),
+        *("scenario_type", "enabled", "enabled_since", "params", "cooldown"),
         *("last_run_evaluated", "last_run_dispatched", "last_run_suppressed"),
     )
     | columns("update", "last_run_evaluated", "last_run_dispatched", "last_run_suppressed"),
     "runs": LEDGER | {use.replace("select", "update") for use in LEDGER} | {"insert", "delete"},
+    "shards": SHARDS | {use.replace("select", "update") for use in SHARDS} | {"insert", "delete"},
     "evaluate": {"call", "plan"},
     "explain": {"call", "plan"},
 }
@@ -64,6 +83,7 @@ NOBODYS = {
     "explain_milestone",
     "explain_expiry",
     "check_scenario_function",
+    "note_enabled_since",
     "can_override",
     "find_extensions",
     "read_secret",

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 import trio
 
-import engine.started_run
+import engine.runner
 from engine import (
     DatabaseUnavailable,
     Draining,
@@ -29,8 +29,8 @@ from engine import (
 from engine.database import Database
 from engine.run import Limits
 from engine.settings import ANSWER_MARGIN
+from tests.faults.proxy import open_fault_proxy
 from tests.postgres.conftest import add_mentor, count_notifications, query, value, wait_until_blocked
-from tests.postgres.silent_proxy import open_silent_proxy
 
 OpenScheduler = Callable[..., AbstractAsyncContextManager[Scheduler]]
 
@@ -146,7 +146,7 @@ async def test_a_bug_costs_its_run_and_no_other(
 
     async with open_on(database_url) as scheduler:
         with monkeypatch.context() as patched:
-            patched.setattr(engine.started_run, "run", buggy)
+            patched.setattr(engine.runner, "run", buggy)
             started = await scheduler.start(RunRequest())
             with pytest.raises(RunFailed):
                 await started.summary()
@@ -252,9 +252,9 @@ async def test_a_database_gone_silent_in_mid_run_does_not_hold_up_the_answer(
     database: Database, database_url: str
 ) -> None:
     await add_idle_mentors(database, 60)
-    async with open_silent_proxy(database_url) as network:
+    async with open_fault_proxy(database_url) as network:
         budget = {"soft_threshold": 1.0, "hard_deadline": 1.5, "platform_limit": 3.5}
-        async with open_on(network.url, page_size=1, **budget) as scheduler:
+        async with open_on(network.through(database_url), page_size=1, **budget) as scheduler:
             asked_at = trio.current_time()
             started = await scheduler.start(RunRequest(), asked_at=asked_at)
             await until_evaluated(started, 5)
@@ -276,9 +276,9 @@ async def test_a_database_gone_silent_in_mid_run_does_not_hold_up_the_answer(
 async def test_a_database_gone_silent_before_the_start_does_not_hold_up_the_answer(
     database: Database, database_url: str
 ) -> None:
-    async with open_silent_proxy(database_url) as network:
+    async with open_fault_proxy(database_url) as network:
         budget = {"soft_threshold": 0.5, "hard_deadline": 1.0, "platform_limit": 3.0}
-        async with open_on(network.url, **budget) as scheduler:
+        async with open_on(network.through(database_url), **budget) as scheduler:
             network.go_silent()
             asked_at = trio.current_time()
             with pytest.raises(DatabaseUnavailable):
@@ -344,7 +344,7 @@ async def test_a_run_in_the_database_takes_four_connections_for_its_evaluations_
         seen.append(limits)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(engine.started_run, "run", look)
+    monkeypatch.setattr(engine.runner, "run", look)
     async with open_on(database_url, **settings) as scheduler:
         with pytest.raises(RunFailed):
             await run_to_its_end(scheduler)

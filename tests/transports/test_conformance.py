@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -810,6 +811,22 @@ async def test_a_cancel_over_tls_closes_and_the_next_answer_is_the_right_one(
 
 
 # Through the trigger engine
+
+
+async def test_no_file_descriptor_left_is_not_blamed_on_the_trigger_engine(
+    make_transport: MakeTransport, serve: Serve
+) -> None:
+    server = await serve(answer_right)
+    engine = HttpTriggerEngine(make_transport(server.url), None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with engine.open_session(RunContext(UUID(int=1))) as session:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises(InvocationFailed) as caught:
+                await session.evaluate([UUID(int=1)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (caught.value.error_class, caught.value.retryable) == ("out_of_files", True)
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -118,6 +118,13 @@ async def test_a_mentor_who_can_have_one_assignment_only_comes_with_it_and_witho
         await fault_of(lambda: fetch(mentors))
 
 
+async def test_no_sample_is_to_be_had_and_nothing_is_asked_for_one(serve: Serve) -> None:
+    server = await serve()
+    async with mentors_of(server) as mentors:
+        assert await mentors.sample(100) == ()
+    assert server.requests == []
+
+
 async def test_a_count_is_asked_for_as_postgrest_wants_it(serve: Serve) -> None:
     server = await serve(answer(rows(5), "206 Partial Content", "Content-Range: 0-0/4321"))
     async with mentors_of(server) as mentors:

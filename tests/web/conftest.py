@@ -23,6 +23,7 @@ from engine import (
     RunRecord,
     RunRequest,
     Settings,
+    ShardRecord,
     StopReason,
     Summary,
 )
@@ -65,6 +66,8 @@ class FakeScheduler:
         self.readiness_checks = 0
         self.records: list[RunRecord] = []
         self.listings: list[tuple[UUID | None, int]] = []
+        self.shards: dict[UUID, list[ShardRecord]] = {}
+        self.shard_listings: list[UUID] = []
         self.freshness = Freshness(900.0, {})
         self.freshness_measurements = 0
         self.explanations: dict[UUID, Explanation] = {}
@@ -90,7 +93,9 @@ class FakeScheduler:
         await trio.lowlevel.checkpoint()
         self.overviews += 1
         self._raise()
-        return Overview(self.at, self.records[:limit], self.freshness)
+        ended = next((record for record in self.records if record.verdict != "running"), None)
+        shards = self.shards.get(ended.run_id, []) if ended else []
+        return Overview(self.at, self.records[:limit], self.freshness, shards)
 
     async def count_mentors(self) -> int:
         await trio.lowlevel.checkpoint()
@@ -135,6 +140,12 @@ class FakeScheduler:
         await trio.lowlevel.checkpoint()
         self._raise()
         return next((record for record in self.records if record.run_id == run_id), None)
+
+    async def list_shards(self, run_id: UUID) -> list[ShardRecord]:
+        await trio.lowlevel.checkpoint()
+        self.shard_listings.append(run_id)
+        self._raise()
+        return self.shards.get(run_id, [])
 
     async def explain(self, mentor_id: UUID) -> Explanation:
         await trio.lowlevel.checkpoint()

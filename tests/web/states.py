@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from engine import DatabaseUnavailable, Freshness, LiveRun, RunRecord
+from engine import DatabaseUnavailable, Freshness, LiveRun, RunRecord, ShardRecord
 from tests.web.conftest import FakeScheduler
 
 NOW = datetime(2026, 11, 23, 10, 0, 40, tzinfo=UTC)
@@ -37,6 +37,9 @@ def record(
     errors: Mapping[str, int] | None = None,
     dispatched: Mapping[str, int] | None = None,
     suppressed: Mapping[str, int] | None = None,
+    shards: int = 0,
+    workers: int = 0,
+    redelivered: int = 0,
 ) -> RunRecord:
     errors, dispatched, suppressed = errors or {}, dispatched or {}, suppressed or {}
     failed = sum(errors.values())
@@ -64,7 +67,67 @@ def record(
         dispatched=dispatched,
         suppressed=suppressed,
         errors=errors,
+        total_shards=shards,
+        total_workers=workers,
+        total_redelivered=redelivered,
     )
+
+
+def shard(
+    index: int,
+    state: str = "finished",
+    *,
+    worker: str | None = "worker-a.example:71",
+    deliveries: int = 1,
+    age: float = 0.4,
+    seconds: float = 2.1,
+    evaluated: int = 380,
+    errors: int = 0,
+    unprocessed: int = 0,
+    share: float = 0.031,
+) -> ShardRecord:
+    """`age` in seconds since its last heartbeat."""
+    if state in ("waiting", "withdrawn"):
+        worker, deliveries, evaluated = None, 0, 0
+    heartbeat_at = NOW - timedelta(seconds=age) if deliveries else None
+    return ShardRecord(
+        shard_index=index,
+        state=state,
+        worker=worker,
+        deliveries=deliveries,
+        heartbeat_at=heartbeat_at,
+        heartbeat_age=age if deliveries else None,
+        finished_at=heartbeat_at if state == "finished" else None,
+        duration_ms=round(seconds * 1000) if deliveries else None,
+        is_completed=state == "finished" and not unprocessed,
+        total_active_mentors=evaluated + errors + unprocessed,
+        total_evaluated=evaluated,
+        total_dispatched=evaluated // 60,
+        total_suppressed=evaluated // 8,
+        total_errors=errors,
+        total_unprocessed=unprocessed,
+        share=share if deliveries else 0.0,
+    )
+
+
+WORKERS = ("worker-a.example:71", "worker-b.example:1204", "worker-c.example:9")
+
+
+def shards_of(states: Sequence[str], redelivered: int = 17) -> list[ShardRecord]:
+    """Of three workers in turn, one of them delivered twice, and one with errors."""
+    return [
+        shard(
+            index,
+            state,
+            worker=WORKERS[index % 3],
+            deliveries=1 + (index == redelivered),
+            age={"lost": 4.2, "running": 0.2 + (index % 3) / 4}.get(state, 20.0 - index / 2),
+            evaluated=384 - 20 * (index % 5) if state == "finished" else 150,
+            errors=4 * (index == 6),
+            unprocessed=12 if state in ("running", "lost") else 0,
+        )
+        for index, state in enumerate(states)
+    ]
 
 
 def history(count: int = 60, until: datetime = NOW - timedelta(seconds=40)) -> list[RunRecord]:
@@ -127,6 +190,24 @@ def live(scheduler: FakeScheduler) -> None:
     scheduler.records = [latest, *scheduler.records[:59]]
     scheduler.freshness = fresh(304)
     scheduler.live_run = LiveRun(latest.run_id, 4.0, 5_390, 22, 31, 702)
+
+
+def sharded(scheduler: FakeScheduler) -> None:
+    """A fleet carries the runs out. The one under way is another process's, and has lost a worker."""
+    live(scheduler)
+    scheduler.live_run = None
+    scheduler.records = [
+        replace(each, total_shards=32, total_workers=3, total_redelivered=int(index % 4 == 1))
+        for index, each in enumerate(scheduler.records)
+    ]
+    latest, ended = scheduler.records[:2]
+    scheduler.shards = {
+        latest.run_id: shards_of(
+            ["finished"] * 13 + ["running", "lost", "running", "running", "lost"] + ["waiting"] * 14,
+            redelivered=9,
+        ),
+        ended.run_id: shards_of(["finished"] * 32),
+    }
 
 
 def empty(scheduler: FakeScheduler) -> None:
@@ -202,5 +283,5 @@ def draining(scheduler: FakeScheduler) -> None:
 
 
 STATES: Sequence[Callable[[FakeScheduler], None]] = (
-    good, live, empty, nobody, partial, failing, stale, away, draining,
+    good, live, sharded, empty, nobody, partial, failing, stale, away, draining,
 )  # fmt: skip

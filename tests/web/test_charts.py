@@ -7,12 +7,13 @@ from itertools import pairwise
 
 import pytest
 
-from engine import Freshness, find_rhythm, remedy_of
-from tests.web.states import NOW, history, record
+from engine import Freshness, ShardRecord, find_rhythm, remedy_of
+from tests.web.states import NOW, WORKERS, history, record, shard, shards_of
 from web.charts.errors import advise_on, draw_errors
 from web.charts.gauges import draw_ages, draw_coverage
 from web.charts.notifications import draw_notifications
 from web.charts.scale import RootScale, Slots
+from web.charts.shards import LONG_AFTER, SHARD_KINDS, Strip, describe_shards, draw_shards
 from web.charts.timeline import Timeline, describe_run, draw_timeline
 
 
@@ -237,3 +238,122 @@ def test_sixty_runs_are_drawn_from_edge_to_edge() -> None:
     assert number(drawn.bars[-1].slot_left) + number(drawn.bars[-1].slot_width) == pytest.approx(
         100, abs=0.01
     )
+
+
+# --- Shards ---
+
+
+def strip(*shards: ShardRecord, has_ended: bool = False) -> Strip:
+    drawn = draw_shards(shards, has_ended=has_ended)
+    assert drawn is not None
+    return drawn
+
+
+def said(text: str) -> list[str]:
+    return text.replace("\u00a0", " ").split("\n")
+
+
+@pytest.mark.parametrize(
+    ("how", "under_way", "ended"),
+    [
+        ({"state": "finished"}, "completed", "completed"),
+        ({"state": "finished", "errors": 1}, "errors", "errors"),
+        ({"state": "finished", "errors": 1, "unprocessed": 1}, "partial", "partial"),
+        ({"state": "running"}, "running", "lost"),
+        ({"state": "lost"}, "lost", "lost"),
+        ({"state": "waiting"}, "waiting", "withdrawn"),
+        ({"state": "withdrawn"}, "withdrawn", "withdrawn"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "-".join(map(str, part.values())),
+)
+def test_the_kind_of_a_cell_is_what_has_become_of_its_shard_or_will_not(
+    how: dict, under_way: str, ended: str
+) -> None:
+    for has_ended, kind in ((False, under_way), (True, ended)):
+        drawn = strip(shard(3, **how), has_ended=has_ended)
+        assert [cell.kind for cell in drawn.cells] == drawn.kinds == [kind]
+        assert kind in SHARD_KINDS
+
+
+def test_a_cell_is_named_by_what_its_worker_did_and_how_long_it_took() -> None:
+    shards = [
+        shard(0, errors=1, unprocessed=3, deliveries=2, share=0.031),
+        shard(1, "running", unprocessed=12, seconds=0.8),
+        shard(2, "waiting"),
+        shard(3, "withdrawn"),
+    ]
+    cells = strip(*shards).cells
+    assert [said(cell.text) for cell in cells] == [
+        [
+            "Shard 0: done in part, 2.1 s",
+            "By worker-a.example:71, taken 2 times",
+            "380 evaluated, 1 error, 3 left",
+        ],
+        [
+            "Shard 1: under way for 0.8 s",
+            "By worker-a.example:71",
+            "380 evaluated, 12 in hand",
+        ],
+        ["Shard 2: waiting for a worker"],
+        ["Shard 3: no worker began it in time"],
+    ]
+    assert [cell.again for cell in cells] == [True, False, False, False]
+    ended = strip(*shards, has_ended=True).cells[0]
+    assert said(ended.text)[2] == "380 evaluated, 1 error, 3 left; 3.1% of the run"
+
+
+def test_a_strip_says_how_many_are_done_and_what_the_others_are() -> None:
+    shards = shards_of(["finished"] * 3 + ["running"] * 2 + ["lost", "waiting"], redelivered=1)
+    under_way, ended = strip(*shards), strip(*shards, has_ended=True)
+    assert under_way.summary == ("3 of 7 shards done, 2 under way, 1 lost, 1 waiting; 1 delivered again.")
+    assert under_way.kinds == ["completed", "running", "lost", "waiting", "again"]
+    assert ended.summary == "3 of 7 shards done by 3 workers, 3 lost, 1 not begun; 1 delivered again."
+    assert strip(shard(0)).summary == "1 of 1 shard done."
+
+
+def test_a_strip_of_many_shards_is_long() -> None:
+    assert not strip(*shards_of(["waiting"] * LONG_AFTER)).is_long
+    assert strip(*shards_of(["waiting"] * (LONG_AFTER + 1))).is_long
+
+
+def test_workers_are_by_name_with_what_each_did_and_when_it_was_heard_of() -> None:
+    workers = strip(
+        shard(0, worker="b", evaluated=60, age=9.0),
+        shard(1, "running", worker="b", evaluated=15, errors=5, age=0.4),
+        shard(2, worker="a", evaluated=20, unprocessed=7, age=4.0),
+        shard(3, "lost", worker="c", evaluated=0, age=3.6),
+        shard(4, worker="c", evaluated=0, age=5.0),
+        shard(5, "waiting"),
+    ).workers
+    assert [(row.name, row.did, said(row.heard)[0], row.width, row.is_silent) for row in workers] == [
+        ("a", "0 done, 1 done in part, 20 mentors", "nothing in hand for 4 s", "20%", False),
+        ("b", "1 done, 1 under way, 80 mentors, 5 errors", "heard of 0.4 s ago", "80%", False),
+        ("c", "1 done, 1 lost, 0 mentors", "silent for 3.6 s", "0%", True),
+    ]
+
+
+def test_a_worker_that_has_spoken_since_it_lost_a_shard_is_not_silent() -> None:
+    [row] = strip(shard(0, "lost", age=8.0), shard(1, age=0.5)).workers
+    assert (row.heard.replace("\u00a0", " "), row.is_silent) == ("nothing in hand for 0.5 s", False)
+
+
+def test_of_an_ended_run_nobody_is_waited_for() -> None:
+    for row in strip(*shards_of(["finished", "lost"]), has_ended=True).workers:
+        assert (row.heard, row.is_silent) == ("", False)
+
+
+def test_a_run_without_a_fleet_has_no_strip_and_no_line() -> None:
+    assert draw_shards([], has_ended=True) is None
+    assert describe_shards(record(1, NOW)) is None
+    assert not any("shard" in line for line in describe_run(record(1, NOW)))
+
+
+def test_a_bar_says_by_how_many_its_run_was_carried_out() -> None:
+    assert describe_run(record(1, NOW, shards=32, workers=3))[-1] == "32 shards, 3 workers"
+    run = record(1, NOW, shards=32, workers=1, redelivered=2)
+    assert describe_run(run)[-1] == "32 shards, 1 worker, 2 delivered again"
+
+
+def test_no_share_of_nobody_is_drawn() -> None:
+    drawn = strip(shard(0, "running", evaluated=0, share=0.0), shard(1, "waiting"))
+    assert [(row.name, row.width) for row in drawn.workers] == [(WORKERS[0], "0%")]

@@ -108,7 +108,8 @@ async def test_no_state_needs_an_inline_style_or_script_or_another_host(
     response = await client.get("/dashboard", headers=OPERATOR)
     page = await response.get_data(as_text=True)
     assert not re.search(r"<style|<script(?! src)|\sstyle=|\son[a-z]+=|javascript:", page)
-    assert set(re.findall(r"(?:src|href|action)=\"([^\"]*)\"", page)) == {
+    targets = set(re.findall(r"(?:src|href|action)=\"([^\"]*)\"", page))
+    assert {target for target in targets if not target.startswith("#shape-")} == {
         "/static/icon.svg", "/static/dashboard.css", "/static/dashboard.js", "/logout", "#overview",
     }  # fmt: skip
     assert "://" not in page
@@ -184,6 +185,42 @@ async def test_a_run_under_way_is_shown_from_the_first_page_on(
     assert 'value="5412" max="12297"' in page
     assert "5,412 of about 12,297 mentors" in page
     assert "1,353 per second, ends in about 5.1 s" in page
+
+
+async def test_the_shards_of_the_run_under_way_and_of_the_last_one_are_shown(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    states.sharded(scheduler)
+    page = await show(client)
+    assert not re.search(r'<div id="live-shards"[^>]* hidden>', page)
+    assert "13 of 32 shards done, 3 under way, 2 lost, 14 waiting; 1 delivered again." in page
+    assert "32 of 32 shards done by 3 workers; 1 delivered again." in page
+    for place in ("live", "covered"):
+        assert len(re.findall(rf'<svg class="[^"]*" id="{place}-shard-\d+"', page)) == 32
+    assert '<li class="silent"><span class="name">worker-c.example:9</span>' in page
+    assert "32 shards, 3 workers, 1 delivered again" in page
+    assert "No worker takes shards." not in page
+
+
+async def test_a_run_without_a_fleet_shows_no_shards_and_asks_for_none(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    states.live(scheduler)
+    page = await show(client)
+    assert re.search(r'<div id="live-shards"[^>]* hidden>', page)
+    assert "covered-shard" not in page
+    assert scheduler.shard_listings == []
+
+
+async def test_shards_that_nobody_takes_are_the_first_line(client: Client, scheduler: FakeScheduler) -> None:
+    states.sharded(scheduler)
+    running = scheduler.records[0].run_id
+    scheduler.records[0] = states.record(60, states.NOW, verdict="running", seconds=6.0, mentors=0, shards=32)
+    scheduler.shards[running] = states.shards_of(["waiting"] * 32)
+    page = await show(client)
+    assert '<section class="headline warn"' in page
+    assert "No worker takes shards." in page
+    assert "<code>scenario-scheduler worker</code>" in page
 
 
 async def test_a_dashboard_of_a_service_that_never_ran_says_how_to_begin(
@@ -329,10 +366,11 @@ async def test_what_comes_from_outside_is_text_and_no_markup(
     client: Client, scheduler: FakeScheduler
 ) -> None:
     name = "<img src=x>\"'&"
-    scheduler.records = [
-        states.record(1, states.NOW, errors={name: 3}, dispatched={name: 1}, suppressed={name: 1})
-    ]
+    counts = {"errors": {name: 3}, "dispatched": {name: 1}, "suppressed": {name: 1}}
+    scheduler.records = [states.record(1, states.NOW, **counts, shards=1, workers=1)]
+    scheduler.shards = {states.run_id(1): [states.shard(0, worker=name)]}
     page = await show(client)
+    assert "1 of 1 shard done by 1 worker." in page
     assert "<img src=x" not in page
     assert "&lt;img src=x&gt;&#34;&#39;&amp;" in page
 

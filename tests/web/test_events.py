@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 import trio
@@ -14,12 +15,13 @@ from quart.typing import TestClientProtocol as Client
 from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine import DatabaseUnavailable, RunRecord
+from engine import DatabaseUnavailable, RunRecord, ShardRecord
 from tests.web import states
 from tests.web.conftest import TOKEN, FakeScheduler, make_settings
 from tests.web.test_run import assert_refused
 from web.app import create_app
 from web.events import COME_BACK_AFTER, KEEP_ALIVE, PERIOD, STREAMS_AT_ONCE
+from web.watch import SHARDS_TIMEOUT
 
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -192,6 +194,80 @@ async def test_a_count_that_hangs_leaves_the_bar_without_an_end(
     async with open_stream(client) as stream:
         sight = await stream.next_sight()
     assert (sight["expected"], sight["mentors"]) == (0, "5,412 mentors so far")
+
+
+# --- Shards ---
+
+
+async def test_shards_are_told_once_a_second_in_what_has_become_of_each(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.sharded(scheduler)
+    run_id = scheduler.records[0].run_id
+    async with open_stream(client) as stream:
+        first = (await stream.next_sight())["shards"]
+        began = trio.current_time()
+        assert [cell["kind"] for cell in first["cells"][13:18]] == [
+            "running", "lost", "running", "running", "lost",
+        ]  # fmt: skip
+        assert [row["name"] for row in first["workers"]] == list(states.WORKERS)
+        scheduler.shards[run_id] = states.shards_of(["finished"] * 32)
+        sight = await stream.next_sight()
+        assert trio.current_time() == began + 1.0
+        assert sight["shards"]["summary"] == "32 of 32 shards done; 1 delivered again."
+        assert sight["done"] == sum(each.total_active_mentors for each in scheduler.shards[run_id])
+    assert scheduler.shard_listings == [run_id] * 2
+
+
+async def test_the_shards_of_a_run_of_this_process_are_asked_for_where_it_has_a_fleet(
+    scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.live(scheduler)
+    scheduler.shards[scheduler.live_run.run_id] = [states.shard(0, "running", evaluated=6_000)]
+    for fleet, done in ((None, 5_412), ("in-process", 6_000)):
+        settings = make_settings(fleet=fleet)
+        async with open_stream(create_app(scheduler, settings).test_client()) as stream:
+            sight = await stream.next_sight()
+        assert (sight["done"], sight["shards"] is None) == (done, fleet is None)
+
+
+@pytest.mark.parametrize("how", ["hangs", "fails"])
+async def test_a_run_of_this_process_is_told_with_the_shards_last_known_while_the_ledger_is_away(
+    how: str, scheduler: FakeScheduler, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_away, ask = trio.Event(), scheduler.list_shards
+
+    async def list_shards(run_id: UUID) -> list[ShardRecord]:
+        if not is_away.is_set():
+            return await ask(run_id)
+        if how == "hangs":
+            await trio.sleep_forever()
+        raise DatabaseUnavailable("gone")
+
+    monkeypatch.setattr(scheduler, "list_shards", list_shards)
+    states.live(scheduler)
+    scheduler.shards[scheduler.live_run.run_id] = [states.shard(0, "running", evaluated=100)]
+    client = create_app(scheduler, make_settings(fleet="in-process")).test_client()
+    async with open_stream(client) as stream:
+        before = await stream.next_sight()
+        is_away.set()
+        for evaluated in (7_000, 8_000, 9_000, 10_000):
+            scheduler.live_run = replace(scheduler.live_run, evaluated=evaluated, errors=0)
+            with trio.fail_after(PERIOD + 2 * SHARDS_TIMEOUT):
+                sight = await stream.next_sight()
+            assert (sight["done"], sight["shards"]) == (evaluated, before["shards"])
+
+
+async def test_a_page_learns_that_shards_lie_still_by_what_its_charts_are_of(
+    client: Client, scheduler: FakeScheduler, autojump_clock: MockClock
+) -> None:
+    states.sharded(scheduler)
+    run_id = scheduler.records[0].run_id
+    async with open_stream(client) as stream:
+        assert (await stream.next_sight())["latest"] == str(run_id)
+        scheduler.shards[run_id] = [states.shard(0, "waiting"), states.shard(1, age=5.1)]
+        scheduler.records[0] = replace(scheduler.records[0], duration_ms=9_000)
+        assert (await stream.next_sight())["latest"] == f"{run_id} stalled"
 
 
 # --- How it ends ---
@@ -373,5 +449,5 @@ async def test_no_stream_says_more_than_aggregates(client: Client, scheduler: Fa
     states.live(scheduler)
     async with open_stream(app.test_client()) as stream:
         sight = await stream.next_sight()
-    assert set(sight) == {"state", "latest", "done", "expected", "mentors", "pace", "outcome"}
+    assert set(sight) == {"state", "latest", "done", "expected", "mentors", "pace", "outcome", "shards"}
     assert sight["latest"] == str(scheduler.live_run.run_id)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from engine import Freshness, LiveRun, Overview, RunRecord, find_rhythm
-from tests.web.states import LIMIT, NOW, TYPES, fresh, history, record, run_id
-from web.headline import Headline, say_headline
-from web.watch import describe_live, expected_mentors
+from engine import Freshness, LiveRun, Overview, RunRecord, ShardRecord, find_rhythm
+from tests.web.states import LIMIT, NOW, TYPES, fresh, history, record, run_id, shard
+from web.headline import Headline, say_headline, say_stalled
+from web.watch import STALLED_AFTER, describe_live, expected_mentors
 from web.wording import count_of, share, span
 
 
@@ -74,17 +74,51 @@ def test_a_partial_run_says_who_waits() -> None:
             ": Postgres went away in mid-run.",
         ),
         (
+            {"verdict": "partial", "stop_reason": "fleet_unavailable", "unprocessed": 9_000},
+            ": no worker took shards, or the fleet was away.",
+        ),
+        (
             {"verdict": "partial", "stop_reason": "draining", "unprocessed": 9_000},
             ": the last run was cut short.",
         ),
+        (
+            {"verdict": "partial", "stop_reason": "hard_deadline", "unprocessed": 9_000, "shards": 32},
+            ": no worker took shards, or the fleet was away.",
+        ),
+        (
+            {
+                "verdict": "partial",
+                "stop_reason": "soft_threshold",
+                "unprocessed": 9_000,
+                "shards": 32,
+                "workers": 1,
+            },
+            ": one budget does not suffice.",
+        ),
     ],
-    ids=["errors", "in the database", "budget", "database", "stopped"],
+    ids=["errors", "in the database", "budget", "database", "fleet", "stopped", "no worker", "few workers"],
 )
 def test_who_was_missed_is_said_with_how_long_and_why(how: dict[str, Any], why: str) -> None:
     headline = say(latest(mentors=10_000, **how), freshness=STALE)
     assert headline.tone == "bad"
     assert headline.text == f"90% were not evaluated for 22 min{why}"
     assert headline.advice
+
+
+def test_for_want_of_workers_it_is_said_also_while_everybody_is_fresh() -> None:
+    headline = say(latest(verdict="partial", stop_reason="hard_deadline", unprocessed=12_300, shards=32))
+    assert headline.text == (
+        "Everybody was reached 40 s ago; 100% wait for the next run: no worker took shards, or the fleet was "
+        "away."
+    )
+    assert "`scenario-scheduler worker`" in headline.advice
+
+
+@pytest.mark.parametrize(("freshness", "tone"), [(fresh(), "warn"), (STALE, "bad")])
+def test_shards_that_lie_still_are_said_with_what_to_start(freshness: Freshness, tone: str) -> None:
+    headline = say_stalled(freshness)
+    assert (headline.tone, headline.text) == (tone, "No worker takes shards.")
+    assert "`scenario-scheduler worker`" in headline.advice
 
 
 @pytest.mark.parametrize(("verdict", "why"), [("failed", "failed"), ("abandoned", "was abandoned")])
@@ -240,6 +274,55 @@ def test_what_to_expect_is_of_the_latest_run_that_knew_of_all() -> None:
     ]
     assert expected_mentors(runs) == 40
     assert expected_mentors(runs[:3]) == 0
+
+
+def test_a_run_with_shards_has_come_as_far_as_its_workers_say() -> None:
+    shards = [
+        shard(0, evaluated=600, errors=10),
+        shard(1, "running", evaluated=240),
+        shard(2, "lost", evaluated=70),
+        shard(3, "waiting"),
+    ]
+    sight = describe_live(live(2.0, 600, 10), 2_000, 25.0, shards)
+    assert (sight.done, sight.mentors) == (850, "850 of about 2,000 mentors")
+    assert sight.outcome == "14 dispatched, 105 suppressed, 10 errors"
+    assert sight.pace.startswith("425 per second")
+
+
+def test_a_run_that_has_merged_more_than_the_ledger_says_does_not_step_back() -> None:
+    sight = describe_live(live(2.0, 900), 2_000, 25.0, [shard(0, evaluated=600)])
+    assert (sight.done, sight.outcome) == (900, "3 dispatched, 4 suppressed, 0 errors")
+
+
+def test_a_run_without_shards_has_none_to_show() -> None:
+    sight = describe_live(live(60.0, 0), 2_000, 25.0)
+    assert (sight.shards, sight.is_stalled) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "shards", "is_stalled"),
+    [
+        (STALLED_AFTER, [shard(0, "waiting")], False),
+        (STALLED_AFTER + 0.1, [shard(0, "waiting")], True),
+        (20.0, [shard(0, "waiting"), shard(1, "running")], False),
+        (20.0, [shard(0, "waiting"), shard(1, age=STALLED_AFTER)], False),
+        (20.0, [shard(0, "waiting"), shard(1, age=STALLED_AFTER + 0.1), shard(2, age=9.0)], True),
+        (20.0, [shard(0, "lost", age=4.0)], False),
+        (20.0, [shard(0, "lost", age=6.0)], True),
+        (20.0, [shard(0, age=9.0)], False),
+        (20.0, [shard(0, age=9.0), shard(1, "withdrawn")], False),
+    ],
+    ids=[
+        "not yet", "nobody came", "at work", "between two", "all went", "may come again",
+        "did not come again", "all done", "withdrawn",
+    ],
+)  # fmt: skip
+def test_a_run_is_stalled_once_shards_wait_and_nobody_works_on_any(
+    elapsed: float, shards: list[ShardRecord], is_stalled: bool
+) -> None:
+    sight = describe_live(live(elapsed, 0), 2_000, 25.0, shards)
+    assert sight.is_stalled is is_stalled
+    assert sight.latest == f"{run_id(1)}{' stalled' if is_stalled else ''}"
 
 
 # --- Numbers ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from werkzeug.datastructures import Headers
 
 from engine import DatabaseUnavailable, NotReady, RunRecord, StatementFailed
 from tests.web.conftest import KEY, SECRET, TOKEN, FakeScheduler, make_settings
+from tests.web.states import shards_of
 from tests.web.test_run import assert_refused
 from web.app import create_app
 
@@ -48,6 +50,9 @@ def record(number: int, verdict: str = "completed") -> RunRecord:
         dispatched={"inactivity": 61},
         suppressed={"expiry": 12},
         errors={"timeout": 2},
+        total_shards=0,
+        total_workers=0,
+        total_redelivered=0,
     )
 
 
@@ -205,9 +210,43 @@ async def test_a_query_that_can_not_be_meant_is_422(
 
 
 async def test_a_run_is_found_by_its_id_in_either_case(client: Client, records: list[RunRecord]) -> None:
-    expected = json.loads(json.dumps(record(10).as_json()))
+    expected = json.loads(json.dumps(record(10).as_json())) | {"shards": []}
     for text in (str(run_id(10)), str(run_id(10)).upper()):
         assert await get(client, f"/runs/{text}") == expected
+
+
+async def test_a_run_of_a_fleet_is_told_with_its_shards_and_counted_with_them(
+    client: Client, scheduler: FakeScheduler
+) -> None:
+    fleets = replace(record(1), total_shards=3, total_workers=2, total_redelivered=1)
+    scheduler.records = [fleets]
+    scheduler.shards = {fleets.run_id: shards_of(["finished", "lost", "waiting"], redelivered=1)}
+    alone = await get(client, f"/runs/{run_id(1)}")
+    assert alone["shards"] == [
+        json.loads(json.dumps(each.as_json())) for each in scheduler.shards[fleets.run_id]
+    ]
+    assert alone["shards"][1] == {
+        "shard_index": 1,
+        "state": "lost",
+        "worker": "worker-b.example:1204",
+        "deliveries": 2,
+        "heartbeat_at": "2026-11-23T10:00:35.800000+00:00",
+        "heartbeat_age": 4.2,
+        "finished_at": None,
+        "duration_ms": 2100,
+        "is_completed": False,
+        "total_active_mentors": 162,
+        "total_evaluated": 150,
+        "total_dispatched": 2,
+        "total_suppressed": 18,
+        "total_errors": 0,
+        "total_unprocessed": 12,
+        "share": 0.031,
+    }
+    [row] = (await get(client, "/runs"))["runs"]
+    assert [row[f"total_{name}"] for name in ("shards", "workers", "redelivered")] == [3, 2, 1]
+    assert "shards" not in row
+    assert scheduler.shard_listings == [fleets.run_id]
 
 
 @pytest.mark.parametrize(

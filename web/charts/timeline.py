@@ -8,6 +8,7 @@ from datetime import datetime
 
 from engine import Rhythm, RunRecord
 from web.charts.scale import RootScale, Slots, percent
+from web.charts.shards import describe_shards
 from web.wording import share, span
 
 # Part of the plot that lies above the platform limit, for its label.
@@ -31,6 +32,7 @@ _STOP_REASONS = {
     "draining": "the service was stopped",
     "database_unavailable": "Postgres went away",
     "lease_lost": "another run took its place",
+    "fleet_unavailable": "the fleet was away",
 }
 
 
@@ -139,6 +141,8 @@ def describe_run(record: RunRecord) -> Sequence[str]:
     lines.append(f"{record.total_dispatched:,} dispatched, {record.total_suppressed:,} suppressed")
     if record.scenario_types is not None:
         lines.append(f"Only {', '.join(record.scenario_types)}")
+    if shards := describe_shards(record):
+        lines.append(shards)
     return lines
 
 

@@ -106,6 +106,7 @@ function hear(event) {
     byId("live-mentors").textContent = sight.mentors;
     byId("live-pace").textContent = sight.pace;
     byId("live-outcome").textContent = sight.outcome;
+    showShards(sight.shards);
   }
   if (isRunning && !wasRunning) byId("said").textContent = "A run has begun.";
   if (!isRunning && wasRunning) byId("said").textContent = "The run has ended.";
@@ -114,6 +115,38 @@ function hear(event) {
     latest = sight.latest;
     refresh();
   }
+}
+
+// In place, so that what somebody points at or has the focus on stays.
+function showShards(shards) {
+  const place = byId("live-shards");
+  place.hidden = !shards;
+  if (!shards) return;
+  place.querySelector(".summary").textContent = shards.summary;
+  fill(place.querySelector(".strip"), "a-cell", shards.cells, (cell, { kind, again, text }) => {
+    cell.setAttribute("class", `cell ${kind}${again ? " again" : ""}`);
+    cell.querySelector("use").setAttribute("href", `#shape-${kind}`);
+    cell.setAttribute("aria-label", text.replaceAll("\n", ". "));
+    cell.dataset.lines = text;
+  });
+  place.querySelector(".strip").classList.toggle("long", shards.is_long);
+  for (const each of place.querySelectorAll("[data-kind]")) each.hidden = !shards.kinds.includes(each.dataset.kind);
+  fill(place.querySelector(".workers"), "a-worker", shards.workers, (row, worker) => {
+    row.className = worker.is_silent ? "silent" : "";
+    row.querySelector(".name").textContent = worker.name;
+    row.querySelector(".heard").textContent = worker.heard;
+    row.querySelector(".note").textContent = worker.did;
+    row.querySelector(".fill").setAttribute("width", worker.width);
+  });
+  dressCells(place.querySelector(".strip"));
+  if (place.contains(tipped)) showTip(tipped);
+}
+
+// As many copies of the template as there is to show, each as `show` makes it.
+function fill(parent, template, shown, show) {
+  while (parent.children.length > shown.length) parent.lastElementChild.remove();
+  while (parent.children.length < shown.length) parent.append(byId(template).content.cloneNode(true));
+  shown.forEach((each, index) => show(parent.children[index], each));
 }
 
 function lose() {
@@ -172,6 +205,18 @@ function dress() {
     bar.setAttribute("tabindex", index === bars.length - 1 ? "0" : "-1");
     bar.setAttribute("aria-label", `${localTime(bar)}. ${bar.getAttribute("aria-label")}`);
   });
+  document.querySelectorAll(".strip").forEach(dressCells);
+}
+
+// One stop of the keyboard, as the bars are: where it was, or else the first.
+function dressCells(strip) {
+  const cells = [...strip.children];
+  const stops = cells.filter((cell) => cell.getAttribute("tabindex") === "0");
+  const stop = stops.length === 1 ? stops[0] : cells[0];
+  for (const cell of cells) {
+    cell.querySelector("title")?.remove();
+    cell.setAttribute("tabindex", cell === stop ? "0" : "-1");
+  }
 }
 
 const localTime = (bar) =>
@@ -203,12 +248,13 @@ function hideTip() {
   tip.hidden = true;
 }
 
-const parted = (event) => event.target.closest?.("#timeline .bar, .column");
+const STOPS = "#timeline .bar, .strip .cell"; // the arrow keys go through them
+const parted = (event) => event.target.closest?.(`${STOPS}, .column`);
 
 document.addEventListener("pointerover", (event) => {
   const part = parted(event);
   if (part) showTip(part);
-  else if (!document.activeElement?.matches("#timeline .bar")) hideTip();
+  else if (!document.activeElement?.matches(STOPS)) hideTip();
 });
 document.addEventListener("focusin", (event) => (parted(event) ? showTip(parted(event)) : hideTip()));
 document.addEventListener("focusout", hideTip);
@@ -217,16 +263,16 @@ addEventListener("resize", placeTip);
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") return hideTip();
-  const bar = event.target.closest?.("#timeline .bar");
-  if (!bar) return;
-  const bars = [...document.querySelectorAll("#timeline .bar")];
-  const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -bars.length, End: bars.length };
+  const part = event.target.closest?.(STOPS);
+  if (!part) return;
+  const parts = [...part.parentElement.children].filter((each) => each.matches(STOPS));
+  const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -parts.length, End: parts.length };
   if (!(event.key in steps)) return;
   event.preventDefault();
-  const place = Math.max(0, Math.min(bars.indexOf(bar) + steps[event.key], bars.length - 1));
-  bar.setAttribute("tabindex", "-1");
-  bars[place].setAttribute("tabindex", "0");
-  bars[place].focus();
+  const place = Math.max(0, Math.min(parts.indexOf(part) + steps[event.key], parts.length - 1));
+  part.setAttribute("tabindex", "-1");
+  parts[place].setAttribute("tabindex", "0");
+  parts[place].focus();
 });
 
 dress();

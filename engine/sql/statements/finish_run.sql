@@ -18,7 +18,8 @@
 -- $16 duration_ms       bigint
 -- $17 retention         double precision  seconds for which the rows of runs are kept
 --
--- Returns id, or no row if the run has lost its lease; then nothing else was written either.
+-- Returns id, or no row if the run has lost its lease; then nothing else was written either. A second try,
+-- because the answer to the first was lost after it took effect, finds its own verdict there, and has lost nothing.
 --
 -- Somebody at work on a scenario's row is not waited for: the counts of that scenario are then the next run's
 -- to bring. Old rows go a thousand at a time, so that a long pause does not cost one run all of them.
@@ -67,3 +68,5 @@ removed as (
            limit 1000) old
    where r.id = old.id)
 select id from finished
+ union all
+select id from scheduler.runs where id = $1 and verdict = $13

@@ -1,0 +1,63 @@
+"""This file is the worker: it takes shards, some at once, until it is told to take no more."""
+
+from __future__ import annotations
+
+import structlog
+import trio
+
+from engine.errors import FleetUnavailable
+from engine.fleet.attempt import Attempt, Means
+from engine.fleet.protocol import Delivery, Workplace
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Takes shards, at most `shards_at_once`, and has each carried out by these `means`."""
+
+    def __init__(self, workplace: Workplace, means: Means, *, shards_at_once: int) -> None:
+        self._workplace = workplace
+        self._means = means
+        self._slots = trio.Semaphore(shards_at_once)
+        self._taking = trio.CancelScope()
+        self._draining = trio.Event()
+        self.in_hand = 0
+
+    @property
+    def name(self) -> str:
+        """What the ledger knows it by."""
+        return self._means.worker
+
+    def drain(self) -> None:
+        """Take nothing more. What is in hand is finished within its budget."""
+        self._draining.set()
+        self._taking.cancel()
+
+    async def work(self) -> None:
+        """Take shards until `drain`, then finish what is in hand.
+
+        Raises nothing: a bug costs its shard, which goes to somebody else, a few times.
+
+        **Cancellation:** what is in hand is cut, and goes to another worker when ACK_WAIT is over.
+        """
+        async with trio.open_nursery() as nursery:
+            with self._taking:
+                while True:
+                    await self._slots.acquire()
+                    nursery.start_soon(self._carry_out, await self._workplace.take())
+
+    async def _carry_out(self, delivery: Delivery) -> None:
+        # In this task and those that it starts: every line says which shard of which run it is about.
+        structlog.contextvars.bind_contextvars(run_id=str(delivery.run_id), shard=delivery.index)
+        self.in_hand += 1
+        try:
+            await Attempt(self._means, delivery, self._draining).carry_out()
+        except Exception:
+            log.exception("shard_failed")
+            try:
+                await delivery.hand_back()
+            except FleetUnavailable as error:  # then it comes again when ACK_WAIT is over
+                log.warning("shard_not_handed_back", reason=str(error))
+        finally:
+            self.in_hand -= 1
+            self._slots.release()

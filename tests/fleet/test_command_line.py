@@ -1,0 +1,47 @@
+"""`scenario-scheduler worker`: what it says to people, and that it waits for a fleet that is to come."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from tests.end_to_end.conftest import command
+from tests.fleet.nats_server import free_ports
+from tests.fleet.processes import open_workers
+
+DATABASE = "postgresql://nobody@127.0.0.1:1/nothing"
+
+
+def test_without_a_fleet_there_is_nothing_to_work_for() -> None:
+    done = command("worker", DATABASE_URL=DATABASE)
+    assert done.returncode == 3
+    assert done.stderr.strip().splitlines()[-1].startswith("SCHEDULER_FLEET is no URL")
+
+
+def test_a_fleet_that_can_not_be_is_said_with_what_it_must_be() -> None:
+    done = command("worker", "--fleet", "nats://nats.example:4222", DATABASE_URL=DATABASE)
+    assert done.returncode == 3
+    assert "SCHEDULER_FLEET must be" in done.stderr
+
+
+def test_a_file_of_certificates_that_is_not_there_is_said() -> None:
+    done = command(
+        "worker", "--fleet", "tls://127.0.0.1:1", DATABASE_URL=DATABASE, SCHEDULER_FLEET_CA="/nowhere.pem"
+    )
+    assert done.returncode == 3
+    assert "SCHEDULER_FLEET_CA is no file with certificates" in done.stderr
+
+
+def test_so_many_shards_at_once_can_not_be() -> None:
+    done = command("worker", "--shards-at-once", "0", DATABASE_URL=DATABASE)
+    assert done.returncode == 2
+
+
+async def test_a_worker_that_comes_before_nats_says_so_and_waits(tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    with open_workers(tmp_path) as start_worker:
+        worker = await start_worker("--fleet", f"nats://127.0.0.1:{port}", DATABASE_URL=DATABASE)
+        [line] = await worker.wait_until_logged("no_shards_yet")
+        assert "nobody listens there; check SCHEDULER_FLEET" in line["reason"]
+        worker.send(signal.SIGTERM)
+        assert await worker.exit_code() == 0

@@ -1,0 +1,195 @@
+"""What is JetStream's own: connections that break, rights, TLS, and what is said of it to people."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from uuid import uuid4
+
+import pytest
+import trio
+
+from engine.errors import FleetUnavailable
+from engine.fleet.jetstream import FAREWELL_TIMEOUT, JetStream, open_jetstream
+from engine.fleet.nats_connection import CLOSE_TIMEOUT, Address
+from engine.fleet.protocol import ACK_WAIT
+from tests.fleet.conftest import NAMES
+from tests.fleet.nats_server import PATIENCE, NatsServers, free_ports, open_nats_servers, publish
+
+# Seconds that a machine which is busy with something else may add to what is bounded.
+BOUND = 2.0
+
+
+def open_fleet(
+    servers: tuple[str, ...], *, name: str, shards_at_once: int = 5
+) -> AbstractAsyncContextManager[JetStream]:
+    return open_jetstream(Address(servers), name=name, shards_at_once=shards_at_once, replicas=1)
+
+
+async def insist(call: Callable[[], Awaitable[object]], *, unless: str = "") -> None:
+    """Until it works, or, with `unless`, until it fails for another reason than that."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            try:
+                await call()
+                return
+            except FleetUnavailable as error:
+                if unless not in str(error):
+                    raise
+            await trio.sleep(0.05)
+
+
+@pytest.fixture
+async def fleet(nats: NatsServers) -> AsyncIterator[JetStream]:
+    async with open_fleet(nats.urls, name=next(NAMES)) as fleet:
+        await fleet.check_ready()
+        yield fleet
+
+
+async def test_no_server_is_said_to_people() -> None:
+    [port] = free_ports(1)
+    async with open_fleet((f"nats://127.0.0.1:{port}",), name="a") as fleet:
+        with pytest.raises(FleetUnavailable, match="nobody listens there; check SCHEDULER_FLEET"):
+            await fleet.check_ready()
+
+
+# --- Delivery ---
+
+
+async def test_another_number_of_shards_at_once_changes_the_consumer_that_is_there(nats: NatsServers) -> None:
+    name = next(NAMES)
+    for shards_at_once in (1, 2):
+        async with open_fleet(nats.urls, name=name, shards_at_once=shards_at_once) as fleet:
+            await fleet.check_ready()
+            if shards_at_once == 2:
+                async with fleet.open_gathering(uuid4()) as gathering:
+                    await gathering.submit(0, b"shard")
+                    await gathering.submit(1, b"shard")
+                    assert {(await fleet.take()).index, (await fleet.take()).index} == {0, 1}
+
+
+async def test_a_take_that_was_cancelled_swallows_no_shard(fleet: JetStream) -> None:
+    with trio.move_on_after(0.2):
+        await fleet.take()
+    async with fleet.open_gathering(uuid4()) as gathering:
+        await gathering.submit(0, b"shard")
+        with trio.fail_after(ACK_WAIT / 2):
+            assert (await fleet.take()).index == 0
+
+
+async def test_what_was_withdrawn_while_it_was_out_holds_nobody_up(nats: NatsServers) -> None:
+    async with open_fleet(nats.urls, name=next(NAMES), shards_at_once=2) as fleet:
+        await fleet.check_ready()
+        async with fleet.open_gathering(uuid4()) as gathering:
+            for index in range(4):
+                await gathering.submit(index, b"shard")
+            late = [await fleet.take(), await fleet.take()]
+            await gathering.withdraw()
+        async with fleet.open_gathering(uuid4()) as gathering:
+            for index in range(4):
+                await gathering.submit(index, b"another")
+            with trio.fail_after(2 * ACK_WAIT):
+                assert (await fleet.take()).message == b"another"
+                assert (await fleet.take()).message == b"another"
+        for delivery in late:
+            await delivery.report(b"result")
+            await delivery.finish()
+
+
+@pytest.mark.parametrize("subject", ["nonsense.0", f"{uuid4()}.x", f"{uuid4()}.-1", f"{uuid4()}.9999999"])
+async def test_a_subject_that_is_no_shards_is_terminated_and_the_next_one_taken(
+    fleet: JetStream, nats: NatsServers, subject: str
+) -> None:
+    await publish(nats, f"{fleet.names.fleet}.shard.{subject}", b"shard")
+    async with fleet.open_gathering(uuid4()) as gathering:
+        await gathering.submit(7, b"shard")
+        assert (await fleet.take()).index == 7
+        [stream] = [each for each in nats.streams() if each["name"] == fleet.names.shards]
+        assert stream["state"]["messages"] == 1
+
+
+async def test_a_gathering_leaves_no_consumer(fleet: JetStream, nats: NatsServers) -> None:
+    async with fleet.open_gathering(uuid4()):
+        assert [each["state"]["consumer_count"] for each in nats.streams(fleet.names.results)] == [1]
+    assert [each["state"]["consumer_count"] for each in nats.streams(fleet.names.results)] == [0]
+
+
+# --- Connections that break ---
+
+
+async def test_a_server_that_comes_back_is_used_again_by_those_who_wait() -> None:
+    with open_nats_servers() as nats:
+        await nats.wait_until_up()
+        async with open_fleet(nats.urls, name="a") as fleet, trio.open_nursery() as nursery:
+            await fleet.check_ready()
+            async with fleet.open_gathering(uuid4()) as gathering:
+                results: list[tuple[int, bytes]] = []
+
+                async def gather() -> None:
+                    results.append(await gathering.next_result())
+                    nursery.cancel_scope.cancel()
+
+                async def work() -> None:
+                    delivery = await fleet.take()
+                    nats.servers[0].kill()
+                    nats.servers[0].start()
+                    await delivery.keep()
+                    await insist(partial(delivery.report, b"result"))
+                    await insist(delivery.finish)
+
+                nursery.start_soon(gather)
+                nursery.start_soon(work)
+                await gathering.submit(0, b"shard")
+                with trio.fail_after(PATIENCE):
+                    await trio.sleep_forever()
+        assert results == [(0, b"result")]
+
+
+@pytest.mark.parametrize("what", ["check_ready", "take", "keep", "next_result"])
+async def test_a_cancel_is_obeyed_at_once_also_while_the_server_is_silent(what: str) -> None:
+    with open_nats_servers() as nats:
+        await nats.wait_until_up()
+        async with open_fleet(nats.urls, name="a") as fleet:
+            await fleet.check_ready()
+            async with fleet.open_gathering(uuid4()) as gathering:
+                await gathering.submit(0, b"shard")
+                delivery = await fleet.take()
+                nats.servers[0].freeze()
+                calls = {
+                    "check_ready": fleet.check_ready,
+                    "take": fleet.take,
+                    "keep": delivery.keep,
+                    "next_result": gathering.next_result,
+                }
+                before = trio.current_time()
+                with trio.move_on_after(0.2):
+                    await calls[what]()
+            assert trio.current_time() - before < 0.2 + FAREWELL_TIMEOUT + BOUND
+        assert trio.current_time() - before < 0.2 + FAREWELL_TIMEOUT + CLOSE_TIMEOUT * 2 + BOUND
+
+
+async def test_a_silent_server_is_given_up_and_said_to_be_away() -> None:
+    with open_nats_servers() as nats:
+        await nats.wait_until_up()
+        async with open_fleet(nats.urls, name="a") as fleet:
+            await fleet.check_ready()
+            nats.servers[0].freeze()
+            with trio.fail_after(PATIENCE), pytest.raises(FleetUnavailable, match="it does not answer"):
+                await fleet.check_ready()
+            with trio.fail_after(PATIENCE), pytest.raises(FleetUnavailable, match="it does not answer"):
+                await fleet.check_ready()
+            nats.servers[0].wake()
+            await fleet.check_ready()
+
+
+async def test_a_server_that_is_of_no_use_is_left_for_another() -> None:
+    """Such as one that is cut off from its cluster: it is connected to, and knows of no stream."""
+    with open_nats_servers(jetstream=False) as useless, open_nats_servers() as useful:
+        await useful.wait_until_up()
+        useful.servers[0].kill()
+        async with open_fleet((*useless.urls, *useful.urls), name="a") as fleet:
+            with pytest.raises(FleetUnavailable, match="JetStream is not on"):
+                await insist(fleet.check_ready, unless="nobody listens there")
+            useful.servers[0].start()
+            await insist(fleet.check_ready)

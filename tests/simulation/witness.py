@@ -1,0 +1,530 @@
+"""This file is who sees everything in a world, and says what may not be.
+
+It keeps books of its own: of what was asked and answered on the wire, and of what took effect. No number of
+the product's is believed; each is compared with what was seen. What it promises to find is in `simulation`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from engine.budget import COUNT_GRACE, LAST_WRITE_GRACE
+from engine.database import RELEASE_TIMEOUT
+from engine.freshness import Freshness
+from engine.lease import FENCE_AFTER
+from engine.run import Progress
+from engine.tally import StopReason, Summary
+from engine.trigger.protocol import Evaluation
+from tests.model_database import Row, RunRow
+from tests.simulation.plan import BUILT_IN, FOREIGN, IN_DATABASE
+from tests.simulation.process import Process
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+# What spec.md, sections 2 and 3, lets an answer take beyond the hard deadline: the count, the end of a call
+# that was cut, the last write; and what is lost to rounding.
+GRACES = COUNT_GRACE + RELEASE_TIMEOUT + LAST_WRITE_GRACE + 1e-6
+
+# Of how many clocks may differ: the fence is two seconds of ten.
+DRIFT = 1.06
+
+# Events of the trace that are shown when something is wrong.
+SHOWN = 60
+
+
+@dataclass
+class RunSeen:
+    """What was seen of one run. Moments are the world's, unless they end in `_here`."""
+
+    process: Process
+    is_dry: bool = False
+    begun_at: float | None = None
+    hard_deadline_here: float = math.inf
+    fetched: list[UUID] = field(default_factory=list)
+    positions: dict[UUID, int] = field(default_factory=dict)
+    touched: set[UUID] = field(default_factory=set)
+    attempted: set[UUID] = field(default_factory=set)
+    evaluated: set[UUID] = field(default_factory=set)
+    acted: set[tuple[UUID, str]] = field(default_factory=set)
+    dispatched: Counter[str] = field(default_factory=Counter)
+    suppressed: Counter[str] = field(default_factory=Counter)
+    in_flight: Counter[UUID] = field(default_factory=Counter)
+    invocations: int = 0
+    sessions: int = 0
+    was_frozen: bool = False
+    summary: Summary | None = None
+
+
+class Population:
+    """Who was there, and since when."""
+
+    def __init__(self, mentor_ids: Iterable[UUID]) -> None:
+        self.since = dict.fromkeys(mentor_ids, 0.0)
+        self._left: list[tuple[UUID, float]] = []
+
+    def comes(self, mentor_id: UUID, now: float) -> None:
+        self.since[mentor_id] = now
+
+    def goes(self, mentor_id: UUID, now: float) -> None:
+        del self.since[mentor_id]
+        self._left.append((mentor_id, now))
+
+    def throughout(self, since: float) -> list[UUID]:
+        """Those who were there at that moment and ever since."""
+        return [each for each, moment in self.since.items() if moment <= since]
+
+    def ever(self, since: float) -> set[UUID]:
+        """Those who were there at any moment since then."""
+        return {*self.since, *(each for each, moment in self._left if moment >= since)}
+
+
+class Witness:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.runs: dict[UUID, RunSeen] = {}
+        self.population = Population(world.plan.mentors)
+        self.violations: list[str] = []
+        self.trace: list[tuple[Any, ...]] = []
+        self.begun: list[UUID] = []
+        self.progresses: dict[Process, list[Progress]] = {}
+
+    def violate(self, what: str) -> None:
+        self.note("VIOLATION", what)
+        self.violations.append(what)
+
+    def note(self, who: str, what: str, *details: Any) -> None:
+        self.trace.append((self._world.now, who, what, *details))
+
+    def shown(self) -> str:
+        """The last events, for people."""
+        return "\n".join(
+            f"  {event[0]:12.6f} {event[1]:<10} {' '.join(_short(each) for each in event[2:])}"
+            for event in self.trace[-SHOWN:]
+        )
+
+    # What is seen on the wire to Postgres.
+
+    def asked(self, process: Process, name: str, arguments: tuple[Any, ...]) -> str | None:
+        """Arguments that were made at this moment, and leave in a later pass of the loop.
+
+        Returns what is wrong with it if it does leave. Whoever is frozen in between sends on waking what was
+        decided before. No check in the process can help that; scheduler.evaluate sends at most once anyway.
+        """
+        if process.is_dead:
+            return None
+        if name == "evaluate_and_count":
+            return self.begins(process, arguments[3], arguments[0], dry_run=arguments[2])
+        if name == "record_heartbeat":
+            self._check_counts(arguments[0], arguments[1:])
+        elif name == "finish_run":
+            self._check_counts(arguments[0], arguments[1:], verdict=str(arguments[12]))
+        return None
+
+    def gave_up(self, process: Process, name: str, arguments: tuple[Any, ...]) -> None:
+        """It has ended, by an answer or without one; it may not even have left before its time was up."""
+        if name == "evaluate_and_count" and not process.is_dead:
+            self._seen(process, arguments[3]).attempted.update(arguments[0])
+
+    def sent(self, process: Process, name: str, arguments: tuple[Any, ...], wrong: str | None) -> None:
+        if process.is_dead:
+            return
+        if wrong is not None:
+            self.violate(wrong)
+        self.note(process.name, name)
+        if name == "begin_run":
+            seen = self.runs[arguments[0]] = RunSeen(process)
+            seen.hard_deadline_here = process.clock.now + arguments[2]
+        elif name == "evaluate_and_count":
+            self.invoked(process, arguments[3], arguments[0], dry_run=arguments[2])
+
+    def received(
+        self,
+        process: Process,
+        run_id: UUID | None,
+        name: str,
+        arguments: tuple[Any, ...],
+        rows: Sequence[Row],
+    ) -> None:
+        if process.is_dead:
+            return
+        if name == "fetch_page" and run_id is not None:
+            seen = self._seen(process, run_id)
+            for row in rows:
+                if row["id"] in seen.positions:
+                    self.violate(f"a mentor was fetched twice by run {_short(run_id)}")
+                seen.positions[row["id"]] = len(seen.fetched)
+                seen.fetched.append(row["id"])
+        elif name == "evaluate_and_count":
+            counts = Evaluation(
+                {row["scenario_type"]: row["dispatched"] for row in rows},
+                {row["scenario_type"]: row["suppressed"] for row in rows},
+            )
+            self.evaluated(process, arguments[3], arguments[0], counts)
+
+    def ended(
+        self, process: Process, name: str, arguments: tuple[Any, ...], error: BaseException | None
+    ) -> None:
+        if process.is_dead:
+            return
+        if error is not None:
+            self.note(process.name, name, "failed")
+        if name == "evaluate_and_count":
+            self.invocation_ended(process, arguments[3], arguments[0])
+
+    def took_effect(self, name: str, arguments: tuple[Any, ...], rows: Sequence[Row]) -> None:
+        self.note("postgres", name, *(rows[0].values() if name == "begin_run" else (len(rows),)))
+        if name != "begin_run" or not rows[0]["is_begun"]:
+            return
+        run_id = arguments[0]
+        seen = self.runs[run_id]
+        seen.begun_at = self._world.now
+        for other_id, other in self.runs.items():
+            if other.in_flight and other_id != run_id and not other.is_dry and self._is_running(other):
+                wrong = self._two_live_runs(other_id, seen.begun_at, "still acts when another run begins")
+                if wrong is not None:
+                    self.violate(wrong)
+        self.begun.append(run_id)
+
+    # What is seen on the wire to the trigger engine.
+
+    def session_opened(self, process: Process, run_id: UUID) -> None:
+        self._seen(process, run_id).sessions += 1
+
+    def session_closed(self, process: Process, run_id: UUID) -> None:
+        self._seen(process, run_id).sessions -= 1
+
+    def invoked(self, process: Process, run_id: UUID, mentor_ids: Sequence[UUID], *, dry_run: bool) -> None:
+        if process.is_dead:
+            return
+        world = self._world
+        self.note(process.name, "invokes", run_id, len(mentor_ids), mentor_ids[0])
+        seen = self._seen(process, run_id)
+        seen.is_dry = dry_run
+        seen.invocations += 1
+        seen.in_flight.update(mentor_ids)
+        if seen.invocations > world.at_once:
+            self.violate(f"{seen.invocations} invocations of one run in flight, of {world.at_once}")
+
+    def begins(
+        self, process: Process, run_id: UUID, mentor_ids: Sequence[UUID], *, dry_run: bool
+    ) -> str | None:
+        """A dispatcher has decided to invoke, for the first time or again. Returns what is wrong with it."""
+        if process.is_dead:
+            return None
+        seen = self._seen(process, run_id)
+        is_new = not seen.touched.issuperset(mentor_ids)
+        seen.touched.update(mentor_ids)
+        if self._world.is_draining(process) and is_new:
+            return "a chunk was begun while the process drains"
+        if dry_run:
+            return None
+        if seen.begun_at is None:
+            return "a run acts that has not begun"
+        if process.clock.now >= seen.hard_deadline_here + 1e-6:
+            return "an invocation was begun past the hard deadline"
+        if self.begun[-1] == run_id:
+            return None
+        latest = self.runs[self.begun[-1]].begun_at
+        assert latest is not None
+        return self._two_live_runs(run_id, latest, "acts although another run has begun")
+
+    def evaluated(
+        self, process: Process, run_id: UUID, mentor_ids: Sequence[UUID], counts: Evaluation
+    ) -> None:
+        if process.is_dead:
+            return
+        seen = self._seen(process, run_id)
+        for mentor_id in mentor_ids:
+            if mentor_id in seen.evaluated:
+                self.violate("a mentor was evaluated twice in one run")
+            seen.evaluated.add(mentor_id)
+        seen.dispatched.update(counts.dispatched)
+        seen.suppressed.update(counts.suppressed)
+
+    def invocation_ended(self, process: Process, run_id: UUID, mentor_ids: Sequence[UUID]) -> None:
+        if process.is_dead:
+            return
+        seen = self._seen(process, run_id)
+        seen.invocations -= 1
+        seen.in_flight.subtract(mentor_ids)
+        seen.in_flight = +seen.in_flight
+        seen.attempted.update(mentor_ids)
+
+    def acted(self, run_id: UUID, mentor_ids: Sequence[UUID], scenario_types: Sequence[str]) -> None:
+        self.note("engine", "acts", run_id, len(mentor_ids), *scenario_types)
+        if seen := self.runs.get(run_id):
+            seen.acted.update((each, kind) for each in mentor_ids for kind in scenario_types)
+
+    # What callers are told.
+
+    def refused(self, process: Process, error: Exception, took: float, *, is_frozen: bool) -> None:
+        if process.is_dead:
+            return
+        self.note(process.name, "refuses", type(error).__name__)
+        self._check_answered_in_time(took, is_frozen=is_frozen)
+
+    def answered(
+        self,
+        process: Process,
+        summary: Summary,
+        *,
+        asked_at: float,
+        took: float,
+        is_dry: bool,
+        is_frozen: bool,
+    ) -> None:
+        if process.is_dead:
+            return
+        self.note(process.name, "answers", summary.run_id, *list(summary.as_json().values())[:-1])
+        self._check_answered_in_time(took, is_frozen=is_frozen)
+        seen = self._seen(process, summary.run_id)
+        seen.is_dry, seen.summary = is_dry, summary
+        parts = summary.total_evaluated + summary.total_errors + summary.total_unprocessed
+        if summary.total_active_mentors != parts:
+            self.violate(f"the total of a summary is {summary.total_active_mentors}, its parts {parts}")
+        self._compare("evaluated", summary.total_evaluated, len(seen.evaluated))
+        self._compare("dispatched", summary.total_dispatched, seen.dispatched.total())
+        self._compare("suppressed", summary.total_suppressed, seen.suppressed.total())
+        is_whole = summary.remaining_known and summary.total_unprocessed == 0
+        if not summary.completed == (not summary.partial) == is_whole:
+            self.violate("completed and partial contradict what was left unprocessed")
+        if summary.completed != (summary.stop_reason is StopReason.FINISHED):
+            self.violate(f"completed is {summary.completed} of a run that stopped by {summary.stop_reason}")
+        began = asked_at if seen.begun_at is None else seen.begun_at
+        throughout = self.population.throughout(began)
+        if summary.completed:
+            missed = [each for each in throughout if each not in seen.attempted]
+            if missed:
+                self.violate(f"a completed run has not visited {len(missed)} who were there throughout")
+        if summary.remaining_known:
+            ever = self.population.ever(began)
+            if not len(throughout) <= summary.total_active_mentors <= len(ever):
+                self.violate(
+                    f"a total of {summary.total_active_mentors}, of {len(throughout)} who were there "
+                    f"throughout and {len(ever)} who were there at all"
+                )
+        if seen.sessions or seen.invocations:
+            self.violate(f"{seen.sessions} sessions, {seen.invocations} invocations open after the answer")
+        if self._world.plan.engine in (IN_DATABASE, BUILT_IN):
+            sent = [each for each in self._notifications() if each.run_id == summary.run_id]
+            if is_dry:
+                if sent:
+                    self.violate("a dry run has sent")
+            elif summary.total_dispatched > len(sent):
+                self.violate(f"{summary.total_dispatched} dispatched of {len(sent)} that were sent")
+
+    def looked(self, process: Process, freshness: Freshness, asked_at: float) -> None:
+        """Whoever was there for as long as an age says was visited since, by a run that counts."""
+        if process.is_dead:
+            return
+        self.note(process.name, "freshness", *(f"{name} {age}" for name, age in freshness.ages.items()))
+        world = self._world
+        rows = {row.id: row for row in world.database.model.runs}
+        for scenario_type, age in freshness.ages.items():
+            if age is None:
+                continue
+            # On Postgres's clock, which was stepped, and as old as the answer is.
+            since = asked_at - age - world.clock_steps_so_far - 1e-3
+            counting = [
+                seen
+                for run_id, seen in self.runs.items()
+                if run_id in rows
+                and scenario_type in rows[run_id].evaluated_types
+                and _counts(rows[run_id])
+                and seen.begun_at is not None
+                and seen.begun_at >= since
+            ]
+            missed = [
+                each
+                for each in self.population.throughout(since)
+                if not any(_was_visited_for(scenario_type, each, seen) for seen in counting)
+            ]
+            if missed:
+                self.violate(
+                    f"freshness says that all were evaluated for {scenario_type} {age:.3f} s ago; "
+                    f"{len(missed)} were not"
+                )
+
+    def logged(self, process: Process | None, event: dict[str, Any]) -> None:
+        if process is None or process.is_dead:
+            return
+        name = event["event"]
+        self.note(process.name, "logs", name)
+        if name == "run_failed":
+            self.violate(f"a bug ended a run: {event.get('traceback', '')}")
+        elif name == "lease_lost":
+            run_id = UUID(event["run_id"])
+            row = next((row for row in self._world.database.model.runs if row.id == run_id), None)
+            if row is not None and row.verdict in ("completed", "partial", "failed"):
+                self.violate("a lease is said to be lost that was given back with its verdict")
+
+    def frozen(self, process: Process) -> None:
+        for seen in self.runs.values():
+            seen.was_frozen |= seen.process is process
+
+    def process_ended(self, process: Process) -> None:
+        """By itself, or killed: nothing is left of it."""
+        for seen in self.runs.values():
+            if seen.process is process and seen.sessions:
+                self.violate(f"{seen.sessions} sessions outlive a process")
+            if seen.process is process and seen.invocations and not process.is_dead:
+                self.violate(f"{seen.invocations} invocations outlive a process")
+        for progress in self.progresses.pop(process, ()):
+            self.channels_are_closed(progress)
+
+    def channels_are_closed(self, progress: Progress) -> None:
+        if progress.channel is None:
+            return
+        statistics = progress.channel.statistics()
+        if statistics.open_send_channels or statistics.open_receive_channels:
+            self.violate(f"a run has left its channel open: {statistics}")
+
+    # What is looked at when all is over.
+
+    def look_back(self) -> None:
+        self._check_notifications()
+        self._check_rows()
+        self._check_everybody_was_visited()
+
+    def _check_notifications(self) -> None:
+        if self._world.plan.engine == FOREIGN:
+            return
+        cooldowns = self._world.database.model.evaluations.cooldowns
+        last: dict[tuple[UUID, str], float] = {}
+        for each in sorted(self._notifications(), key=lambda sent: sent.sent_at):
+            key = each.mentor_id, each.scenario_type
+            if key in last and each.sent_at - last[key] < cooldowns[each.scenario_type]:
+                self.violate(
+                    f"{each.scenario_type} was sent twice within {each.sent_at - last[key]:.0f} s, "
+                    f"of a cooldown of {cooldowns[each.scenario_type]:.0f}"
+                )
+            last[key] = each.sent_at
+
+    def _check_rows(self) -> None:
+        running = 0
+        for row in self._world.database.model.runs:
+            running += row.verdict == "running"
+            if not row.counts:
+                continue
+            row.refuse_nonsense()
+            seen = self.runs[row.id]
+            if seen.summary is not None and row.verdict in ("completed", "partial"):
+                for name in ("total_evaluated", "total_errors", "total_unprocessed", "total_dispatched"):
+                    self._compare(f"{name} in the ledger", row.counts[name], getattr(seen.summary, name))
+                self._compare("completed in the ledger", row.verdict == "completed", seen.summary.completed)
+        if running > 1:
+            self.violate(f"{running} rows are running")
+
+    def _check_everybody_was_visited(self) -> None:
+        """Once the marks of runs that followed one another went all the way round.
+
+        That is what ⌈1/f⌉ + 1 runs do at the latest, f the smallest share by which the mark advanced.
+        """
+        model = self._world.database.model
+        by_types: dict[str, list[Any]] = {}
+        for row in model.runs:
+            by_types.setdefault(json.dumps(row.scenario_types or []), []).append(row)
+        for rows in by_types.values():
+            in_order = all(a.started_at <= b.started_at for a, b in pairwise(rows))
+            if not in_order:
+                continue  # Postgres's clock was stepped back: which run was the last one is not told by it
+            for first in range(len(rows)):
+                began = self.runs[rows[first].id].begun_at
+                assert began is not None
+                everybody = len(self.population.ever(began))
+                visited: set[UUID] = set()
+                advanced = 0
+                for row in rows[first:]:
+                    visited.update(self.runs[row.id].attempted)
+                    advanced += row.counts.get("stretch_mentors", 0)
+                    if row.verdict == "completed" or (everybody and advanced >= everybody):
+                        break
+                else:
+                    continue
+                missed = [each for each in self.population.throughout(began) if each not in visited]
+                if missed:
+                    self.violate(f"{len(missed)} were not visited while the mark went all the way round")
+                    return
+
+    def _notifications(self) -> Sequence[Any]:
+        return self._world.database.model.evaluations.notifications
+
+    def _check_counts(self, run_id: UUID, arguments: Sequence[Any], verdict: str | None = None) -> None:
+        """Of a row that is about to be written."""
+        mark, mentors, evaluated_of_those, evaluated, errors, unprocessed, dispatched, suppressed = arguments[
+            :8
+        ]
+        seen = self.runs[run_id]
+        self._compare("evaluated in a row", evaluated, len(seen.evaluated))
+        self._compare("dispatched in a row", dispatched, seen.dispatched.total())
+        self._compare("suppressed in a row", suppressed, seen.suppressed.total())
+        self._compare("dispatched by type", json.loads(arguments[8]), dict(+seen.dispatched))
+        in_hand = len(seen.fetched) - evaluated - errors
+        if in_hand < 0 or unprocessed < in_hand or (verdict is None and unprocessed != in_hand):
+            self.violate(f"{evaluated} + {errors} + {unprocessed} of {len(seen.fetched)} fetched")
+        failed = sum(each not in seen.evaluated and each not in seen.in_flight for each in seen.attempted)
+        if errors > failed:
+            self.violate(f"{errors} errors of {failed} who were asked about in vain")
+        if verdict != "completed" and mark is None:
+            self._compare("mentors of no stretch", mentors, 0)
+            return
+        prefix = len(seen.fetched) if mark is None else seen.positions.get(mark, -1) + 1
+        self._compare("mentors up to the mark", mentors, prefix)
+        stretch = seen.fetched[:prefix]
+        unfinished = [each for each in stretch if each not in seen.attempted or each in seen.in_flight]
+        if unfinished:
+            self.violate(f"the mark has passed {len(unfinished)} who were not finished")
+        self._compare(
+            "evaluated up to the mark", evaluated_of_those, sum(each in seen.evaluated for each in stretch)
+        )
+
+    def _compare(self, what: str, said: Any, seen: Any) -> None:
+        if said != seen:
+            self.violate(f"{what}: {said} is said, {seen} was seen")
+
+    def _check_answered_in_time(self, took: float, *, is_frozen: bool) -> None:
+        limit = self._world.plan.settings["hard_deadline"] + GRACES
+        if not is_frozen and took > limit:
+            self.violate(f"answered after {took:.6f} s, of {limit:.6f}")
+
+    def _two_live_runs(self, run_id: UUID, other_begun_at: float, what: str) -> str | None:
+        late = self._world.now - other_begun_at
+        # A clock that was put forward ends a lease early. Then the next heartbeat or the fence ends the run.
+        allowed = FENCE_AFTER * DRIFT if self._world.plan.clock_may_take_the_lease else -1.0
+        return f"run {_short(run_id)} {what}: two live runs, {late:.6f} s" if late > allowed else None
+
+    def _is_running(self, seen: RunSeen) -> bool:
+        """What a process that was frozen had in flight is cut when it wakes, and may take a moment to end."""
+        return not (seen.was_frozen or seen.process.is_dead or seen.process.has_ended)
+
+    def _seen(self, process: Process, run_id: UUID) -> RunSeen:
+        if run_id not in self.runs:
+            self.runs[run_id] = RunSeen(process, is_dry=True)
+        return self.runs[run_id]
+
+
+def _was_visited_for(scenario_type: str, mentor_id: UUID, seen: RunSeen) -> bool:
+    """Evaluated for it, or counted as an error."""
+    if mentor_id in seen.evaluated:
+        return (mentor_id, scenario_type) in seen.acted
+    return mentor_id in seen.attempted
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, UUID):
+        return f"{value.int % 16**6:06x}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _counts(row: RunRow) -> bool:
+    """Whether its stretch may count as covered, asked of nobody: nine in ten of it were evaluated."""
+    mentors, evaluated = (row.counts.get(name, 0) for name in ("stretch_mentors", "stretch_evaluated"))
+    return (row.verdict == "completed" or row.low_water_mark is not None) and evaluated >= 0.9 * mentors
