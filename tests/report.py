@@ -10,6 +10,7 @@ What runs by hand keeps its figures as tests/figures/<name>.json:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,13 @@ def rows(folder: Path = FIGURES) -> Iterator[Row]:
 def table(folder: Path = FIGURES) -> str:
     lines = ["| what | figure | made by | at |", "|---|---|---|---|"]
     for row in rows(folder):
-        cells = (row.what, row.figure, f"`{row.command}`", row.commit)
+        cells = (row.what, row.figure, f"`{row.command}`", _shortened(row.commit))
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(lines)
+
+
+def _shortened(commit: str) -> str:
+    return re.sub(r"^([0-9a-f]{7})[0-9a-f]*", r"\1", commit)
 
 
 def main() -> None:

@@ -79,10 +79,10 @@ def test_without_figures_the_table_is_empty(tmp_path: Path) -> None:
 
 
 def test_a_figure_is_a_row_with_its_command_and_its_commit(tmp_path: Path) -> None:
-    (tmp_path / "soak.json").write_text(
-        '{"commit": "abc", "rows": [{"what": "a | b", "figure": 3, "command": "python -m tests.soak"}]}'
-    )
-    assert table(tmp_path).splitlines()[2:] == ["| a &#124; b | 3 | `python -m tests.soak` | abc |"]
+    row = '{"what": "a | b", "figure": 3, "command": "python -m tests.soak"}'
+    kept = f'{{"commit": "0123456789abcdef-dirty", "rows": [{row}]}}'
+    (tmp_path / "soak.json").write_text(kept)
+    assert table(tmp_path).splitlines()[2:] == ["| a &#124; b | 3 | `python -m tests.soak` | 0123456-dirty |"]
 
 
 def test_a_text_without_its_markers_is_not_written_over() -> None:
