@@ -186,7 +186,7 @@ async def test_a_coordinator_killed_after_it_submitted_is_followed_by_another_pr
         nursery.start_soon(tick_in_vain, first)
         await fleet.wait_until_someone_works(finished=2)
         first.process.kill()
-    # Its lease is over sooner, but not before the workers, who hear nothing from it, have let go of its shards.
+    # Its lease is over sooner, but not before the workers, who hear nothing of it, have let go of its shards.
     await query(database_url, AGE, FENCE_AFTER)
     await fleet.wait_until_nobody_works()
     await query(database_url, AGE, LEASE - FENCE_AFTER)
