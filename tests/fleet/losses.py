@@ -150,6 +150,16 @@ class FleetOfProcesses:
             finished,
         )
 
+    async def wait_until_nobody_works(self) -> None:
+        """Until the workers have told, or let go of, each shard that one of them claimed."""
+        with trio.fail_after(PATIENCE):
+            while True:
+                [claims] = await query(self.url, "select count(*) as number from public.claims")
+                ends = [len(each.logged("shard_ended") + each.logged("shard_lost")) for each in self.workers]
+                if sum(ends) >= claims["number"]:
+                    return
+                await trio.sleep(0.05)
+
     async def somebody_with_shards(self) -> tuple[WorkerProcess, list[int]]:
         """A worker who lives and has shards in hand, and which."""
         with trio.fail_after(PATIENCE):

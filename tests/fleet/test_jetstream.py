@@ -12,7 +12,7 @@ import trio
 
 from engine.errors import FleetUnavailable
 from engine.fleet.jetstream import FAREWELL_TIMEOUT, JetStream, open_jetstream
-from engine.fleet.nats_connection import CLOSE_TIMEOUT, Address
+from engine.fleet.nats_connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Address
 from engine.fleet.protocol import ACK_WAIT
 from tests.fleet.conftest import NAMES
 from tests.fleet.nats_server import PATIENCE, NatsServers, free_ports, open_nats_servers, publish
@@ -193,3 +193,18 @@ async def test_a_server_that_is_of_no_use_is_left_for_another() -> None:
                 await insist(fleet.check_ready, unless="nobody listens there")
             useful.servers[0].start()
             await insist(fleet.check_ready)
+
+
+async def test_a_cancel_while_it_connects_leaves_no_connection_and_no_task() -> None:
+    """The kernel takes the connection, and nobody says hello. What was left would be a warning, an error."""
+    with open_nats_servers() as nats:
+        await nats.wait_until_up()
+        nats.servers[0].freeze()
+        began = trio.current_time()
+        async with open_fleet(nats.urls, name="a") as fleet:
+            with trio.move_on_after(0.2) as cut:
+                await fleet.check_ready()
+            assert cut.cancelled_caught
+            with pytest.raises(FleetUnavailable, match="it does not answer"):
+                await fleet.check_ready()
+        assert trio.current_time() - began < 0.2 + CONNECT_TIMEOUT + 3 * CLOSE_TIMEOUT + BOUND
