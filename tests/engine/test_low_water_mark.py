@@ -39,3 +39,11 @@ def test_low_water_mark_never_passes_an_unfinished_chunk(order: list[int], finis
     prefix = next((index for index in range(12) if index not in done), 12)
     assert mark.last_id == (all_chunks[prefix - 1].mentor_ids[-1] if prefix else None)
     assert (mark.mentors, mark.evaluated) == (prefix, prefix // 2)
+
+
+def test_stretches_with_a_mark_of_their_own_add_up_beside_the_prefix() -> None:
+    mark = LowWaterMark()
+    mark.finish(Chunk(0, ids(5)), 4)
+    mark.add_stretch(10, 9)
+    mark.add_stretch(7, 0)
+    assert (mark.last_id, mark.mentors, mark.evaluated) == (ids(5)[-1], 22, 13)
