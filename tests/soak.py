@@ -59,7 +59,7 @@ GARBLED = (Kind.CORRUPTION, Direction.TO_CLIENT)
 BAD = 0.6
 AFTER = (0, 30_000)
 
-# So short that a tick comes before long; the platform limit bounds the answer, and is the least for this deadline.
+# So short that a tick comes before long. The platform limit bounds the answer: the least for this deadline.
 BUDGET = {
     "SCHEDULER_SOFT_THRESHOLD": "3",
     "SCHEDULER_HARD_DEADLINE": "4",
