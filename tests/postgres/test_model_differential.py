@@ -30,7 +30,7 @@ RETENTION = 5_000_000.0
 TYPES = ("expiry", "inactivity", "milestone")
 
 EMPTY = (
-    "truncate scheduler.runs, scheduler.cooldowns, scheduler.notifications, "
+    "truncate scheduler.runs, scheduler.shards, scheduler.cooldowns, scheduler.notifications, "
     "public.peer_mentors, public.assignments, public.activities",
     "update scheduler.scenario_evaluation_config set enabled = true",
     "update scheduler.scenario_evaluation_config set enabled_since = null, "

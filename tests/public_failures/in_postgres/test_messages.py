@@ -230,13 +230,12 @@ async def is_fresh_with_a_dead_engine(database: Database, *, cumulative: bool) -
         await add_run(database, 3600.0 * hours)
     for minutes in range(5, 61, 5):
         await add_run(database, 60.0 * minutes, evaluated=0)
-    if cumulative:
-        await query(database, "alter table scheduler.runs drop column covers")
-        await query(database, "alter table scheduler.runs add column covers boolean")
+    if cumulative:  # each run's share is one of all that came before it
         await query(
             database,
-            "update scheduler.runs r set covers = (select sum(b.stretch_evaluated) * 10 >= "
-            "sum(b.stretch_mentors) * 9 from scheduler.runs b where b.started_at <= r.started_at)",
+            "update scheduler.runs r set (stretch_mentors, stretch_evaluated) = "
+            "(select sum(b.stretch_mentors), sum(b.stretch_evaluated) from scheduler.runs b "
+            "where b.started_at <= r.started_at)",
         )
     return (await measure_freshness(database, LIMIT)).is_fresh
 
