@@ -14,6 +14,7 @@ import trio
 from engine.chunk import Chunk
 from engine.errors import InvocationFailed
 from engine.invocations import Invocations
+from engine.last_look import look_at_deadline
 from engine.low_water_mark import LowWaterMark
 from engine.tally import Tally
 from engine.trigger.protocol import Evaluation, RunContext, TriggerEngine, TriggerEngineSession
@@ -91,11 +92,8 @@ async def _invoke(
     invocations: Invocations,
     invocation_timeout: float,
 ) -> Evaluation:
-    # trio looks at deadlines between two passes of its loop. A process that was frozen in mid-pass, and woken
-    # past its fence, would begin up to one invocation per dispatcher before it looks again.
+    await look_at_deadline()
     began = trio.current_time()
-    if began >= trio.current_effective_deadline():
-        await trio.sleep_forever()
     invocations.begun += 1
     try:
         with trio.move_on_after(invocation_timeout):

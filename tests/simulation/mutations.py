@@ -17,6 +17,7 @@ import engine.run
 import engine.runner
 import engine.scheduler
 import engine.started_run
+import engine.trigger.in_database
 from engine.errors import InvocationFailed
 from engine.fence import Fence
 from engine.ledger import Ledger
@@ -94,13 +95,16 @@ def no_single_flight(patch: pytest.MonkeyPatch) -> None:
 def no_look_at_the_deadline_before_an_invocation(patch: pytest.MonkeyPatch) -> None:
     """A process that was frozen in mid-pass acts once more per dispatcher before trio cuts it."""
 
-    class Blind:
-        """trio, but for the one look."""
+    patch.setattr(engine.dispatcher, "look_at_deadline", _look_at_nothing)
 
-        def __getattr__(self, name: str) -> Any:
-            return (lambda: float("inf")) if name == "current_effective_deadline" else getattr(trio, name)
 
-    patch.setattr(engine.dispatcher, "trio", Blind())
+def no_look_at_the_deadline_before_a_call_is_made_again(patch: pytest.MonkeyPatch) -> None:
+    """As it was before the simulation found it."""
+    patch.setattr(engine.trigger.in_database, "look_at_deadline", _look_at_nothing)
+
+
+async def _look_at_nothing() -> None:
+    pass
 
 
 def cooldown_off(patch: pytest.MonkeyPatch) -> None:
