@@ -34,8 +34,11 @@ async def dispatch(
     low_water_mark: LowWaterMark,
     *,
     invocation_timeout: float,
+    hard_deadline: float,
 ) -> None:
     """Evaluate chunks until the channel is closed and empty. `invocation_timeout` in seconds.
+
+    `hard_deadline` on trio's clock: a retry that would not come before it is not waited for.
 
     While the walk drains, chunks are received and left alone: they stay unprocessed.
 
@@ -46,25 +49,30 @@ async def dispatch(
         async for chunk in receive_channel:
             if walk.draining:
                 continue
-            evaluated = await _evaluate(chunk.mentor_ids, session, tally, invocation_timeout)
+            evaluated = await _evaluate(chunk.mentor_ids, session, tally, invocation_timeout, hard_deadline)
             low_water_mark.finish(chunk, evaluated)
 
 
 async def _evaluate(
-    mentor_ids: Sequence[UUID], session: TriggerEngineSession, tally: Tally, invocation_timeout: float
+    mentor_ids: Sequence[UUID],
+    session: TriggerEngineSession,
+    tally: Tally,
+    invocation_timeout: float,
+    hard_deadline: float,
 ) -> int:
     """Count every one of these mentors once, and return how many were evaluated.
 
     A chunk that fails whole is halved down to who breaks it.
     """
     try:
-        evaluation = await _invoke_with_retry(mentor_ids, session, tally.invocations, invocation_timeout)
+        evaluation = await _invoke_with_retry(
+            mentor_ids, session, tally.invocations, invocation_timeout, hard_deadline
+        )
     except InvocationFailed as failure:
         if failure.bisectable and len(mentor_ids) > 1:
             middle = len(mentor_ids) // 2
-            return await _evaluate(mentor_ids[:middle], session, tally, invocation_timeout) + await _evaluate(
-                mentor_ids[middle:], session, tally, invocation_timeout
-            )
+            how = (session, tally, invocation_timeout, hard_deadline)
+            return await _evaluate(mentor_ids[:middle], *how) + await _evaluate(mentor_ids[middle:], *how)
         tally.count_failure(len(mentor_ids), failure.error_class)
         return 0
     return tally.count_evaluation(len(mentor_ids), evaluation)
@@ -75,12 +83,14 @@ async def _invoke_with_retry(
     session: TriggerEngineSession,
     invocations: Invocations,
     invocation_timeout: float,
+    hard_deadline: float,
 ) -> Evaluation:
     try:
         return await _invoke(mentor_ids, session, invocations, invocation_timeout)
     except InvocationFailed as failure:
         pause = max(random.uniform(*RETRY_PAUSE), failure.retry_after or 0.0)  # noqa: S311 - spreads load
-        if not failure.retryable or trio.current_time() + pause >= trio.current_effective_deadline():
+        # The fence is nearer than that at any time, and put off by every heartbeat: it says nothing here.
+        if not failure.retryable or trio.current_time() + pause >= hard_deadline:
             raise
     await trio.sleep(pause)
     return await _invoke(mentor_ids, session, invocations, invocation_timeout)

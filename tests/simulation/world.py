@@ -459,7 +459,7 @@ class World:
 
     def open_transport(self, settings: Settings) -> trigger_engine.SimulatedTransport:
         assert self.running is not None
-        return trigger_engine.SimulatedTransport(self, self.running)
+        return trigger_engine.SimulatedTransport(self, self.running, settings.trigger_engine)
 
     def new_run_id(self) -> UUID:
         """As the product's, of this world's clock and dice."""
