@@ -266,7 +266,7 @@ def three_retries(patch: pytest.MonkeyPatch) -> None:
             except InvocationFailed as failure:
                 if not failure.retryable:
                     raise
-                await trio.sleep(0.1)
+                await trio.sleep(max(0.3, failure.retry_after or 0.0))
         return await engine.dispatcher._invoke(*arguments[:4])
 
     patch.setattr(engine.dispatcher, "_invoke_with_retry", four_times)
@@ -356,8 +356,8 @@ def the_mark_lags_by_a_chunk(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LowWaterMark, "finish", finish_all_but_the_first)
 
 
-def postgres_forgets_the_marks_of_heartbeats(patch: pytest.MonkeyPatch) -> None:
-    """record_heartbeat.sql; a killed run's progress is lost between the wire and the row."""
+def postgres_forgets_every_mark(patch: pytest.MonkeyPatch) -> None:
+    """What a run has done is lost between the wire and the row."""
     record = ModelDatabase._record_heartbeat
 
     def record_without(self: ModelDatabase, run_id: UUID, mark: Any, *counts: Any) -> Any:

@@ -284,6 +284,8 @@ class _Stream:
             witness.invocation_ended(process, request.run_id, request.mentor_ids)
         if not exchange.said:
             raise trio.BrokenResourceError
+        if self._world.engine_closes:
+            return exchange.said.replace(b"Content-Length", b"Connection: close\r\nContent-Length", 1)
         return exchange.said
 
     def is_readable(self) -> bool:

@@ -511,6 +511,30 @@ class Witness:
         if statistics.open_send_channels or statistics.open_receive_channels:
             self.violate(f"a run has left its channel open: {statistics}")
 
+    def are_all_visited(self, first: int) -> bool:
+        """Whether by the runs from that one on there is nobody left to be visited, or nobody can be.
+
+        By ⌈1/f⌉ + 1 runs of which every one has finished the share f without a gap, all are. Where one has
+        finished nobody, the budget holds no chunk, and nothing can be asked. Nor can it be where Postgres's
+        clock goes back.
+        """
+        runs = [self.runs[each] for each in self.begun[first:]]
+        if not runs or runs[0].begun_at is None or self._world.plan.clock_goes_back:
+            return True
+        everybody = self.population.throughout(runs[0].begun_at)
+        missed = set(everybody).difference(*(seen.attempted for seen in runs))
+        if not missed:
+            return True
+        smallest = min(self._finished(seen) for seen in runs)
+        if smallest == 0:
+            return True
+        if len(runs) >= math.ceil(len(everybody) / smallest) + 1:
+            self.violate(
+                f"{len(missed)} were not visited by {len(runs)} runs that finished {smallest} of "
+                f"{len(everybody)} each"
+            )
+        return False
+
     # What is looked at when all is over.
 
     def look_back(self) -> None:
