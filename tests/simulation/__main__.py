@@ -28,11 +28,12 @@ AT_ONCE = 50
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--worlds", type=int, default=2_000)
-    parser.add_argument("--seed", type=int, default=1, help="of a series of worlds")
-    parser.add_argument("--first", type=int, default=0, help="world of the series")
+    parser.add_argument("--worlds", type=int, default=2_000, help="of each series")
+    parser.add_argument("--seed", type=int, default=[1], nargs="+", help="of a series of worlds")
+    parser.add_argument("--first", type=int, default=0, help="world of each series")
     asked = parser.parse_args()
-    seeds = [f"{asked.seed}:{asked.first + number}" for number in range(asked.worlds)]
+    numbers = range(asked.first, asked.first + asked.worlds)
+    seeds = [f"{series}:{number}" for number in numbers for series in asked.seed]
     began = time.monotonic()
     faults: Counter[str] = Counter()
     wrong: list[str] = []

@@ -11,9 +11,9 @@ from tests.simulation.mutations import Mutation
 from tests.simulation.witness import Witness
 from tests.simulation.world import simulate
 
-# In the world named, or else, when a change of plan.py has made other worlds of them all, within so many around
-# it. Most of these are found once in 200 worlds or more often. Not so the look at the deadline before a call is
-# made again and the scenario that was enabled: they were found in the one world named, of 3,000 and 2,000.
+# In the world named, or else, when a change of plan.py has made other worlds of them all, within so many
+# around it. Most of these are found once in 200 worlds or more often. Not so the look at the deadline before
+# a call is made again, and the scenario that was enabled: in one of 3,000 worlds, and in one of 2,000.
 WORLDS = 40
 
 
