@@ -1,4 +1,19 @@
-"""This file is the product broken on purpose, one promise at a time, at named seams."""
+"""This file is the promises broken on purpose, one at a time, at named seams.
+
+Most of these break the product's own code. Not so those whose promise is kept by SQL, which is not here: they
+break what stands in for it, tests/model_database.py and tests/model_evaluate.py, and so show that the witness
+would notice, and no more. They are:
+
+- `no_single_flight`, `postgres_forgets_every_mark` and
+  `a_second_try_at_the_verdict_is_taken_for_a_lost_lease`: begin_run.sql, record_heartbeat.sql and
+  finish_run.sql;
+- `cooldown_off`, `cooldown_and_keys_off`: scheduler.evaluate and the unique keys of the notifications;
+- `freshness_believes_a_dead_engine`: the column `covers`;
+- `freshness_believes_what_began_before_a_scenario_was_enabled`: enabled_scenario_types.sql.
+
+That the SQL itself keeps these promises is held by tests/postgres, and that the stand-in says what it says by
+tests/postgres/test_model_differential.py.
+"""
 
 from __future__ import annotations
 
