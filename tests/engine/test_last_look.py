@@ -116,7 +116,34 @@ async def via_httpx(sent: Sent) -> AsyncIterator[Any]:
         yield connection
 
 
-@pytest.mark.parametrize("transport", [direct, via_httpx])
+@asynccontextmanager
+async def via_asks(sent: Sent) -> AsyncIterator[Any]:
+    try:
+        import asks  # noqa: F401
+    except ImportError:
+        pytest.skip("asks is not installed: pip install --no-deps asks==3.0.0 async_generator")
+    from engine.trigger.via_asks import AsksTransport
+
+    class Stream:
+        async def send(self, data: bytes) -> None:
+            await sent.send_all(data)
+
+        async def receive(self, max_bytes: int) -> bytes:
+            return await sent.receive_some(max_bytes)
+
+        async def aclose(self) -> None:
+            pass
+
+    async def connect() -> None:
+        await trio.sleep(CONNECTING)
+        connection._stream = Stream()
+
+    async with AsksTransport(URL, ssl.create_default_context()).open_connection({}) as connection:
+        connection._connect = connect  # type: ignore[method-assign]
+        yield connection
+
+
+@pytest.mark.parametrize("transport", [direct, via_httpx, via_asks])
 async def test_a_request_does_not_leave_over_a_connection_that_was_opened_past_its_deadline(
     transport: Callable[[Sent], Any], autojump_clock: MockClock
 ) -> None:
@@ -126,7 +153,7 @@ async def test_a_request_does_not_leave_over_a_connection_that_was_opened_past_i
     assert sent == []
 
 
-@pytest.mark.parametrize("transport", [direct, via_httpx])
+@pytest.mark.parametrize("transport", [direct, via_httpx, via_asks])
 async def test_a_request_leaves_as_soon_as_it_is_connected(
     transport: Callable[[Sent], Any], autojump_clock: MockClock
 ) -> None:
