@@ -73,6 +73,7 @@ class RunSeen:
     is_dry: bool = False
     begun_at: float | None = None
     hard_deadline_here: float = math.inf
+    fence_here: float = math.inf
     fetched: list[UUID] = field(default_factory=list)
     positions: dict[UUID, int] = field(default_factory=dict)
     touched: set[UUID] = field(default_factory=set)
@@ -136,7 +137,7 @@ class Witness:
         self.trace: list[tuple[Any, ...]] = []
         self.begun: list[UUID] = []
         self.progresses: dict[Process, list[Progress]] = {}
-        self._finished_when_asked: dict[int, tuple[Any, int]] = {}
+        self._finished_when_asked: dict[int, tuple[Any, int, float]] = {}
 
     def violate(self, what: str) -> None:
         self.note("VIOLATION", what)
@@ -189,6 +190,7 @@ class Witness:
         if name == "begin_run":
             seen = self.runs[arguments[0]] = RunSeen(process)
             seen.hard_deadline_here = process.clock.now + arguments[2]
+            seen.fence_here = process.clock.now + FENCE_AFTER
         elif name == "evaluate_and_count":
             self.invoked(process, arguments[3], arguments[0], dry_run=arguments[2])
 
@@ -217,7 +219,9 @@ class Witness:
             self.told(process, arguments[3], arguments[0], ANSWERED, 0.0)
             self.evaluated(process, arguments[3], arguments[0], counts)
         elif name == "record_heartbeat" and rows:
-            self.runs[arguments[0]].is_thawing = False
+            seen = self.runs[arguments[0]]
+            seen.is_thawing = False
+            seen.fence_here = self._finished_when_asked[id(arguments)][2] + FENCE_AFTER
 
     def ended(
         self, process: Process, name: str, arguments: tuple[Any, ...], error: BaseException | None
@@ -618,7 +622,7 @@ class Witness:
         self._compare("suppressed in a row", suppressed, seen.suppressed.total())
         self._compare("dispatched by type", json.loads(arguments[8]), dict(+seen.dispatched))
         finished = self._finished(seen)
-        self._finished_when_asked[id(arguments_asked)] = arguments_asked, finished
+        self._finished_when_asked[id(arguments_asked)] = arguments_asked, finished, seen.process.clock.now
         in_hand = len(seen.fetched) - evaluated - errors
         if in_hand < 0 or unprocessed < in_hand or (verdict is None and unprocessed != in_hand):
             self.violate(f"{evaluated} + {errors} + {unprocessed} of {len(seen.fetched)} fetched")
@@ -669,7 +673,7 @@ class Witness:
             return (
                 self._world.plan.engine != IN_DATABASE
                 and not seen.was_frozen
-                and ended < seen.hard_deadline_here - 1e-6
+                and ended < min(seen.hard_deadline_here, seen.fence_here) - 1e-6
                 and ended >= last.began_here + settings["invocation_timeout"] - 1e-6
             )
         return last.outcome != AWAY
