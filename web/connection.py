@@ -57,7 +57,7 @@ _TARGET = re.compile(
 )
 
 # Seconds that a caller may take nothing in, for each part of an answer that the application sends. Most are
-# one part of a few hundred bytes, which the kernel takes at once; a page or /openapi.json may fill its buffer.
+# one part of a few hundred bytes, which the kernel takes at once; a larger one may fill its buffer.
 STALLED_TIMEOUT = 5.0
 
 # Seconds between two lines about connections that failed in the same way, as about refused credentials.
