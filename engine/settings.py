@@ -58,6 +58,13 @@ def leads_to_this_machine(database_url: SecretStr) -> bool:
     return all(_is_here(unquote(host)) for host in hosts.split(",") if host)
 
 
+def sslmode_of(database_url: SecretStr) -> str:
+    """How TLS is used on the way to that server, as asyncpg reads it: the query, else the environment."""
+    query = urlsplit(database_url.get_secret_value()).query
+    mode = _last_in_query(query, "sslmode") or os.environ.get("PGSSLMODE", "prefer")
+    return mode.replace("_", "-")
+
+
 def _last_in_query(query: str, name: str) -> str:
     return next((value for each, value in reversed(parse_qsl(query)) if each == name), "")
 
