@@ -11,6 +11,7 @@ from dataclasses import replace
 import trio
 
 from engine.errors import ConfigurationError
+from engine.fleet.agreement import agreement_of
 from engine.fleet.attempt import Means
 from engine.fleet.choice import open_fleet, open_workplace
 from engine.fleet.coordinator import Coordinator
@@ -55,6 +56,7 @@ async def open_scheduler(settings: Settings) -> AsyncIterator[Scheduler]:
                 mentors=parts.mentors,
                 shards=settings.fleet_shards,
                 concurrency_per_shard=settings.concurrency_per_shard,
+                agreement=agreement_of(settings),
             )
         async with trio.open_nursery() as runs:
             if coordinator is not None and isinstance(coordinator.fleet, InProcessFleet):
@@ -99,5 +101,6 @@ def _worker(settings: Settings, parts: Parts, workplace: Workplace, shards_at_on
         mentors=parts.mentors,
         trigger_engine=parts.trigger_engine,
         limits=limits,
+        agreement=agreement_of(settings),
     )
     return Worker(workplace, means, shards_at_once=shards_at_once)

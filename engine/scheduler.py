@@ -30,7 +30,8 @@ from engine.live_run import LiveRun, live_run_here
 from engine.measures import Measures
 from engine.mentors.protocol import IdRange, MentorSource
 from engine.overrides import Overrides, read_overrides
-from engine.reader import RETRY_AFTER, Reader
+from engine.reader import Reader
+from engine.readiness import RETRY_AFTER
 from engine.run import Progress
 from engine.run_id import new_run_id
 from engine.runner import LocalRunner, Runner, limits_from

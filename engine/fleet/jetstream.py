@@ -162,8 +162,8 @@ class _Delivery:
     async def refuse(self) -> None:
         await _say(self._connection, self._reply, Msg.Ack.Term)
 
-    async def hand_back(self) -> None:
-        await _say(self._connection, self._reply, Msg.Ack.Nak)
+    async def hand_back(self, *, delay: float = 0.0) -> None:
+        await _say(self._connection, self._reply, Msg.Ack.Nak + b' {"delay": %d}' % int(delay * 1e9))
 
 
 async def _publish(connection: NatsConnection, stream: str, subject: str, message: bytes) -> None:

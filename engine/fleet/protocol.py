@@ -122,8 +122,10 @@ class Delivery(Protocol):
         """
         ...
 
-    async def hand_back(self) -> None:
-        """Somebody else may have it at once. Raises FleetUnavailable.
+    async def hand_back(self, *, delay: float = 0.0) -> None:
+        """Somebody else may have it, `delay` seconds from this moment. Raises FleetUnavailable.
+
+        Until then it is among the shards that are out.
 
         **Cancellation:** it comes again, by itself, when ACK_WAIT is over.
         """

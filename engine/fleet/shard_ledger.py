@@ -21,8 +21,12 @@ from engine.lease import FENCE_AFTER
 from engine.ledger import HEARTBEAT_TIMEOUT
 from engine.low_water_mark import LowWaterMark
 from engine.mentors.protocol import IdRange
+from engine.readiness import check_ready
 from engine.statements import load_statement
 from engine.tally import Tally
+
+# Seconds that a claim may take: two tries fit before its shard is to go to somebody else.
+CLAIM_TIMEOUT = ACK_WAIT / 2
 
 # Seconds for which the rows of shards are kept: coverage is asked for a month back at most. There are a
 # hundred times as many of them as of runs.
@@ -92,6 +96,10 @@ class ShardLedger:
         )
         return rows[0]["at"] if rows else None
 
+    async def check_ready(self) -> None:
+        """As `engine.readiness.check_ready`."""
+        await check_ready(self._database)
+
     async def claim_shard(self, shard: Shard, worker: str, claim: UUID) -> Answer:
         """Take a shard, unless somebody has it, or nobody is to have it.
 
@@ -101,6 +109,7 @@ class ShardLedger:
         [row] = await self._database.fetch(
             *(_CLAIM_SHARD, shard.run_id, shard.index, shard.after, shard.until, shard.scenario_types),
             *(shard.hard_deadline_at, worker, claim, ACK_WAIT, FENCE_AFTER),
+            answer_within=CLAIM_TIMEOUT,
         )
         run_age = math.inf if row["run_age"] is None else row["run_age"]
         return Answer(Outcome(row["outcome"]), row["at"], run_age, row["held_for"] or 0.0)

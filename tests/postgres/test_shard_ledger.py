@@ -10,9 +10,11 @@ from uuid import UUID, uuid4
 import pytest
 import trio
 
+from engine import load_settings
 from engine.chunk import Chunk
 from engine.database import Database
 from engine.errors import StatementFailed
+from engine.fleet.agreement import agreement_of
 from engine.fleet.plan import PastShard
 from engine.fleet.protocol import ACK_WAIT
 from engine.fleet.shard import Shard, ShardResult
@@ -110,6 +112,7 @@ class Planned:
             "soft_threshold_at": self.at + 25.0,
             "hard_deadline_at": self.at + 27.0,
             "max_concurrency": 2,
+            "agreement": agreement_of(load_settings()),
         }
         return Shard(**(fields | otherwise))
 

@@ -10,6 +10,7 @@ from uuid import UUID
 import trio
 
 from engine import RunRequest, Scheduler, Settings, Summary, load_settings
+from engine.fleet.agreement import agreement_of
 from engine.fleet.attempt import Means
 from engine.fleet.coordinator import Coordinator
 from engine.fleet.in_process import InProcessFleet
@@ -73,6 +74,7 @@ class World:
             self.mentors,
             self.settings.fleet_shards,
             self.settings.concurrency_per_shard,
+            agreement_of(self.settings),
         )
         async with trio.open_nursery() as runs:
             parts = (self.database, self.mentors, self.engine, None, runs)
@@ -89,6 +91,7 @@ class World:
             "trigger_engine": self.engine,
             "limits": limits_from(self.settings),
             "wall_clock": trio.current_time,
+            "agreement": agreement_of(self.settings),
         }
         return Worker(workplace or self.fleet, Means(**(parts | means)), shards_at_once=shards_at_once)
 
