@@ -76,6 +76,7 @@ class ShardRow:
     claim: UUID | None = None
     deliveries: int = 0
     heartbeat_at: float | None = None
+    wanted_at: float | None = None
     finished_at: float | None = None
     is_completed: bool = False
     low_water_mark: UUID | None = None
@@ -337,12 +338,12 @@ class ModelDatabase:
                 elif shard.state in ("finished", "withdrawn"):
                     answer["outcome"] = shard.state
                 elif held_for > 0 and shard.claim != claim:
-                    answer["outcome"] = "held"
+                    answer["outcome"], shard.wanted_at = "held", self.now
                 else:
                     answer["outcome"] = "claimed"
                     shard.deliveries += shard.claim != claim
                     shard.state, shard.worker, shard.claim = "running", worker, claim
-                    shard.heartbeat_at = self.now
+                    shard.heartbeat_at, shard.wanted_at = self.now, None
         return [answer]
 
     def _record_shard_heartbeat(
@@ -359,7 +360,8 @@ class ModelDatabase:
                 if self._lives(run, fence_after):
                     shard.heartbeat_at, shard.low_water_mark = self.now, mark
                     shard.counts = dict(zip(_SHARD_COUNTS, counts, strict=True))
-                    return [{"run_age": self.now - run.heartbeat_at}]
+                    is_wanted = shard.wanted_at is not None
+                    return [{"run_age": self.now - run.heartbeat_at, "is_wanted": is_wanted}]
         return []
 
     def _finish_shard(

@@ -85,6 +85,7 @@ class Attempt:
         self._draining = draining
         self._compare_clocks = compare_clocks
         self._claim = uuid4()
+        self._heard_at = trio.current_time()  # when what the fleet heard last was said
 
     async def carry_out(self) -> None:
         """To its end, whichever: told, refused, handed back, or lost.
@@ -123,6 +124,7 @@ class Attempt:
             *(self._means.ledger, shard, self._claim, progress),
             claimed_at=claimed_at,
             run_age=answer.run_age,
+            is_heard=self._is_heard,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lease.keep)
@@ -206,9 +208,15 @@ class Attempt:
         return self._draining.is_set()
 
     async def _keep_delivery(self) -> None:
+        sent_at = self._heard_at
         while True:
-            await trio.sleep(HEARTBEAT_PERIOD)
-            await self._delivery.keep()
+            await trio.sleep_until(sent_at + HEARTBEAT_PERIOD)
+            sent_at = trio.current_time()
+            if await self._delivery.keep():
+                self._heard_at = sent_at
+
+    def _is_heard(self) -> bool:
+        return trio.current_time() < self._heard_at + ACK_WAIT
 
     async def _end(self, end: Callable[[], Awaitable[object]]) -> None:
         """Of something that comes again by itself if the fleet is away."""

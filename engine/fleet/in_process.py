@@ -149,10 +149,11 @@ class _Delivery:
         self.index = message.index
         self.message = message.content
 
-    async def keep(self) -> None:
+    async def keep(self) -> bool:
         await trio.lowlevel.checkpoint()
         for message in self._in_hand():
             message.deadline = trio.current_time() + ACK_WAIT
+        return True
 
     async def report(self, result: bytes) -> None:
         await trio.lowlevel.checkpoint()

@@ -185,7 +185,10 @@ async def test_a_shard_is_planned_claimed_kept_and_finished(world: World, ledger
     mine = await claim(ledger, shard)
     [_, row, _] = await world.shards()
     assert (row["state"], row["worker"], row["claim"], row["deliveries"]) == ("running", "one", mine, 1)
-    assert await ledger.record_shard_heartbeat(shard, mine, *counted(A)) == pytest.approx(0, abs=5)
+    kept = await ledger.record_shard_heartbeat(shard, mine, *counted(A))
+    assert kept is not None
+    assert kept.run_age == pytest.approx(0, abs=5)
+    assert not kept.is_wanted
     [_, row, _] = await world.shards()
     assert (row["low_water_mark"], row["stretch_mentors"], row["total_evaluated"]) == (A, 10, 10)
     assert await ledger.finish_shard(result(shard, errors=1), mine, counted(B)[1])
@@ -357,9 +360,26 @@ async def test_a_heartbeat_is_told_how_old_that_of_the_run_is(world: World, ledg
     answer = await ledger.claim_shard(planned.shard(0), "one", mine := uuid4())
     assert 2.0 <= answer.run_age < 4.0
     await world.pass_time(2.0)
-    age = await ledger.record_shard_heartbeat(planned.shard(0), mine, *counted(None))
-    assert age is not None
-    assert 4.0 <= age < 6.0
+    kept = await ledger.record_shard_heartbeat(planned.shard(0), mine, *counted(None))
+    assert kept is not None
+    assert 4.0 <= kept.run_age < 6.0
+
+
+async def test_who_holds_a_shard_is_told_when_another_wants_it_and_who_takes_it_then_is_not(
+    world: World, ledger: ShardLedger
+) -> None:
+    planned = await plan(world)
+    shard = planned.shard(0)
+    mine = await claim(ledger, shard)
+    assert await outcome_of(ledger, shard) is Outcome.HELD
+    kept = await ledger.record_shard_heartbeat(shard, mine, *counted(None))
+    assert kept is not None
+    assert kept.is_wanted
+    await world.pass_time(ACK_WAIT + 0.5, but_for="runs")
+    second = await claim(ledger, shard, by="two")
+    kept = await ledger.record_shard_heartbeat(shard, second, *counted(None))
+    assert kept is not None
+    assert not kept.is_wanted
 
 
 async def test_a_finished_shard_is_not_taken_again(world: World, ledger: ShardLedger) -> None:

@@ -19,6 +19,7 @@ create table scheduler.shards (
   deliveries integer not null default 0 check (deliveries >= 0),
   claimed_at timestamptz, -- when it was last taken
   heartbeat_at timestamptz,
+  wanted_at timestamptz, -- when another worker last asked for it in vain, since it was taken
   finished_at timestamptz,
   is_completed boolean not null default false, -- nothing of it was left unprocessed
 

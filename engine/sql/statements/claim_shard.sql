@@ -19,6 +19,7 @@
 --
 -- The check and the claim are one: of two at once, the second waits for the row and then finds it claimed. A run
 -- is asked for as it was when this began; who takes it over has to wait for two seconds longer than that is old.
+-- Who holds a shard is told that it is wanted, with its next heartbeat.
 with run as (
   select r.id,
          r.verdict = 'running' and r.heartbeat_at >= now() - make_interval(secs => $10) as is_alive,
@@ -34,6 +35,7 @@ claimed as (
          claim = $8,
          deliveries = s.deliveries + case when s.claim = $8 then 0 else 1 end,
          claimed_at = case when s.claim = $8 then s.claimed_at else now() end,
+         wanted_at = null,
          heartbeat_at = now()
     from run
    where s.run_id = run.id
@@ -45,7 +47,15 @@ claimed as (
      and (s.state = 'waiting'
           or s.state = 'running' and s.heartbeat_at <= now() - make_interval(secs => $9)
           or s.state = 'running' and s.claim = $8) -- whose first answer was lost
-  returning s.run_id)
+  returning s.run_id),
+wanted as ( -- of two updates of one row in one statement, only this one or that above finds it
+  update scheduler.shards s
+     set wanted_at = now()
+   where s.run_id = $1
+     and s.shard_index = $2
+     and s.state = 'running'
+     and s.claim <> $8
+     and s.heartbeat_at > now() - make_interval(secs => $9))
 select case
          when claimed.run_id is not null then 'claimed'
          when s.run_id is null then 'unknown'

@@ -422,6 +422,99 @@ async def test_a_shard_that_another_one_still_holds_is_waited_for(
     assert world.shards_of()[0].deliveries == 2
 
 
+class CutOff:
+    """A fleet that hears nothing from this worker after a while, no sign of life and no result, and gives it
+    none but its first shard.
+    """
+
+    def __init__(self, world: World, until: float) -> None:
+        self.world = world
+        self.until = until
+        self.has_taken = False
+
+    async def take(self) -> Any:
+        if self.has_taken:
+            await trio.sleep_forever()
+        delivery = await self.world.fleet.take()  # type: ignore[attr-defined]
+        self.has_taken = True
+        keep, report = delivery.keep, delivery.report
+
+        async def keep_if_heard() -> bool:
+            return trio.current_time() < self.until and await keep()
+
+        async def report_if_heard(result: bytes) -> None:
+            if trio.current_time() >= self.until:
+                raise FleetUnavailable("The fleet is away.", 5.0)
+            await report(result)
+
+        delivery.keep, delivery.report = keep_if_heard, report_if_heard
+        return delivery
+
+
+@pytest.mark.parametrize("latency", [0.1, 0.025])
+async def test_a_worker_that_loses_only_the_fleet_lets_go_of_its_shard_when_another_has_it(
+    latency: float, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """Its heartbeats in the ledger would keep the other one waiting, for a result that nobody gets.
+
+    It is still at its shard, or at telling the result.
+    """
+    world = World(ids(100), slow(latency))
+    run = await coordinate(world, nursery)
+    await run.submit()
+    async with world.open_worker("cut off", workplace=CutOff(world, run.planned_at + 0.5)):
+        await trio.sleep(0.1)
+        async with world.open_worker("well"):
+            assert (await run.result()).evaluated == 50
+            await wait_all_tasks_blocked()
+    assert trio.current_time() <= run.planned_at + 2 * ACK_WAIT + HEARTBEAT_PERIOD + 50 * latency + 0.01
+    row = world.shards_of()[0]
+    assert (row.worker, row.state, row.deliveries) == ("well", "finished", 2)
+
+
+async def test_a_worker_that_loses_the_fleet_beside_everybody_else_goes_on_and_tells_its_result_later(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """As while another leader is elected: nobody is given its shard."""
+    world = World(ids(100), slow())
+    run = await coordinate(world, nursery)
+    await run.submit()
+
+    workplace = CutOff(world, run.planned_at + 0.5)
+    async with world.open_worker(workplace=workplace):
+        await trio.sleep(7.0)
+        workplace.until = FOREVER
+        assert (await run.result()).evaluated == 50
+    assert set(world.engine.evaluated.values()) == {1}
+
+
+@pytest.mark.parametrize("fails", ["hangs", "away"])
+async def test_one_lost_heartbeat_costs_nothing(
+    fails: str, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    world = World(ids(100), slow())
+    world.database.latency = 0.05
+    run = await coordinate(world, nursery)
+    lost: list[float] = []
+
+    def lose(statement: str, now: float) -> bool:
+        if statement == "record_shard_heartbeat" and now > run.planned_at + 2.0 and not lost:
+            lost.append(now)
+            return True
+        return False
+
+    if fails == "hangs":
+        world.database.hangs = lose
+    else:
+        world.database.away = lambda now: run.planned_at + 2.0 < now < run.planned_at + 2.3
+    await run.submit()
+    with capture_logs() as logs:
+        async with world.open_worker():
+            assert (await run.result()).evaluated == 50
+    assert set(world.engine.evaluated.values()) == {1}
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["heartbeat_not_recorded"]
+
+
 # --- Whether it is fit to take one ---
 
 
