@@ -325,10 +325,17 @@ class ModelDatabase:
         for run in runs:
             answer["run_age"] = self.now - run.heartbeat_at
             types = None if scenario_types is None else list(scenario_types)
+            others = [
+                each.heartbeat_at + ack_wait - self.now
+                for each in self.shards
+                if each.state == "running" and each.heartbeat_at is not None and each.run_id != run_id
+            ]
+            others_for = max(others, default=0.0)
             for shard in shards:
                 held_for = 0.0
                 if shard.state == "running" and shard.heartbeat_at is not None:
-                    held_for = answer["held_for"] = shard.heartbeat_at + ack_wait - self.now
+                    held_for = shard.heartbeat_at + ack_wait - self.now
+                answer["held_for"] = max(held_for, others_for)
                 if (run.scenario_types, shard.after_id, shard.until_id) != (types, after_id, until_id) or (
                     run.hard_deadline_at < hard_deadline_at - 1
                 ):
@@ -339,6 +346,8 @@ class ModelDatabase:
                     answer["outcome"] = shard.state
                 elif held_for > 0 and shard.claim != claim:
                     answer["outcome"], shard.wanted_at = "held", self.now
+                elif others_for > 0:
+                    answer["outcome"] = "held"
                 else:
                     answer["outcome"] = "claimed"
                     shard.deliveries += shard.claim != claim

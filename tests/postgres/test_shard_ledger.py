@@ -382,6 +382,24 @@ async def test_who_holds_a_shard_is_told_when_another_wants_it_and_who_takes_it_
     assert not kept.is_wanted
 
 
+@pytest.mark.parametrize("verdict", [Verdict.COMPLETED, Verdict.PARTIAL, Verdict.FAILED])
+async def test_no_shard_of_a_run_begins_while_somebody_may_be_at_one_of_another_run(
+    world: World, ledger: ShardLedger, verdict: Verdict
+) -> None:
+    planned = await plan(world)
+    mine = await claim(ledger, planned.shard(0))
+    done = await claim(ledger, planned.shard(1))
+    await ledger.finish_shard(result(planned.shard(1)), done, LowWaterMark())
+    await world.pass_time(1.0)
+    assert await ledger.record_shard_heartbeat(planned.shard(0), mine, *counted(None)) is not None
+    await end(world, planned.run_id, verdict)
+    after = await plan(world)
+    answer = await ledger.claim_shard(after.shard(2), "two", uuid4())
+    assert (answer.outcome, answer.held_for) == (Outcome.HELD, pytest.approx(ACK_WAIT, abs=0.9))
+    await world.pass_time(ACK_WAIT, but_for="runs")
+    await claim(ledger, after.shard(2), by="two")
+
+
 async def test_a_finished_shard_is_not_taken_again(world: World, ledger: ShardLedger) -> None:
     planned = await plan(world)
     mine = await claim(ledger, planned.shard(0))

@@ -44,6 +44,9 @@ create table scheduler.shards (
   check (not is_completed or (state = 'finished' and total_unprocessed = 0))
 );
 
+-- Serves claim_shard: the shards of other runs that somebody may still be at.
+create index shards_running on scheduler.shards (heartbeat_at) where state = 'running';
+
 alter table scheduler.shards owner to scheduler_owner;
 grant select, insert, update, delete on scheduler.shards to scheduler_service;
 

@@ -27,6 +27,7 @@ from engine.ledger import Ledger
 from engine.mentors.protocol import IdRange
 from engine.run_id import new_run_id
 from engine.tally import StopReason
+from tests.engine.fleet.test_exclusion import WatchingEngine
 from tests.engine.fleet.world import OVER_HTTP, World
 from tests.fakes import FOREVER, FakeTriggerEngine, ids
 from tests.model_database import ModelDatabase
@@ -513,6 +514,30 @@ async def test_one_lost_heartbeat_costs_nothing(
             assert (await run.result()).evaluated == 50
     assert set(world.engine.evaluated.values()) == {1}
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["heartbeat_not_recorded"]
+
+
+@pytest.mark.parametrize("verdict", ["completed", "partial", "failed"])
+async def test_no_shard_begins_while_a_worker_is_still_at_one_of_a_run_that_has_ended(
+    verdict: str, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """As one that does a shard again whose worker died when it had told the result."""
+    engine = WatchingEngine(0.4)
+    world = World(ids(100), engine)
+    run = await coordinate(world, nursery)
+    await run.submit(0)
+    async with world.open_worker("one"), world.open_worker("two"):
+        await trio.sleep(1.5)
+        assert engine.in_flight == 1
+        world.database.runs[0].verdict = verdict
+        ended_at = trio.current_time()
+        following = await coordinate(world, nursery)
+        await following.submit(0)
+        await following.submit(1)
+        await following.result()
+        await following.result()
+    assert engine.collisions == []
+    begun_at = min(at for at in engine.begun_at if at > ended_at + HEARTBEAT_PERIOD)
+    assert begun_at <= ended_at + ACK_WAIT
 
 
 # --- Whether it is fit to take one ---
