@@ -85,6 +85,7 @@ class Attempt:
         self._draining = draining
         self._compare_clocks = compare_clocks
         self._claim = uuid4()
+        self.has_reported = False  # then it is not to be done again, whatever comes
         self._heard_at = trio.current_time()  # when what the fleet heard last was said
 
     async def carry_out(self) -> None:
@@ -152,11 +153,20 @@ class Attempt:
         if not await _insist(lambda: self._delivery.report(write(result)), until=until):
             log.warning("result_not_reported")
             return
+        self.has_reported = True
+        # Were it not written down, the next run would begin at the last heartbeat's mark: nobody is missed.
         await _insist(
-            lambda: means.ledger.finish_shard(result, self._claim, progress.low_water_mark), until=until
+            lambda: means.ledger.finish_shard(result, self._claim, progress.low_water_mark),
+            until=min(until, trio.current_time() + ACK_WAIT),
         )
         await _insist(self._delivery.finish, until=until)
-        log.info("shard_ended", **result.model_dump(include={"evaluated", "unprocessed", "stop_reason"}))
+        say = log.warning if result.errors else log.info
+        say(
+            "shard_ended",
+            worker=means.worker,
+            errors=result.errors,
+            **result.model_dump(include={"evaluated", "unprocessed", "stop_reason"}),
+        )
 
     def _read(self) -> Shard | None:
         """What the message says, if it can be right."""
@@ -228,7 +238,7 @@ async def _insist(attempt: Callable[[], Awaitable[object]], *, until: float) -> 
     while True:
         try:
             await attempt()
-        except (FleetUnavailable, DatabaseUnavailable) as error:
+        except (FleetUnavailable, DatabaseUnavailable, StatementFailed) as error:
             if trio.current_time() + RETRY_PAUSE > until:
                 log.warning("given_up", reason=str(error))
                 return False

@@ -76,9 +76,9 @@ class Worker:
         except Exception:
             log.exception("shard_failed")
             try:
-                await delivery.hand_back()
+                await (delivery.finish() if attempt.has_reported else delivery.hand_back())
             except FleetUnavailable as error:  # then it comes again when ACK_WAIT is over
-                log.warning("shard_not_handed_back", reason=str(error))
+                log.warning("delivery_not_ended", reason=str(error))
         finally:
             self.in_hand -= 1
             self._slots.release()

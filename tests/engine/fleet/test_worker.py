@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine import load_settings
-from engine.errors import DatabaseUnavailable, FleetUnavailable, StatementFailed
+from engine.errors import DatabaseUnavailable, FleetUnavailable, InvocationFailed, StatementFailed
 from engine.fleet.agreement import agreement_of
 from engine.fleet.in_process import InProcessFleet
 from engine.fleet.protocol import ACK_WAIT, MAX_DELIVERIES, Gathering
@@ -827,6 +827,72 @@ async def test_a_result_is_told_although_postgres_does_not_take_it(
     await run.submit()
     async with world.open_worker():
         assert (await run.result()).evaluated == 50
+
+
+@pytest.mark.parametrize("state", ["42501", "40001"])
+@pytest.mark.parametrize("times", [2, 1_000])
+async def test_a_shard_that_was_told_is_not_done_again_because_postgres_refuses_to_write_it_down(
+    state: str, times: int, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    world = World(ids(100))
+    run = await coordinate(world, nursery)
+    finish, refusals = world.database._finish_shard, [0]
+
+    def refuse(*arguments: Any) -> Sequence[Any]:
+        refusals[0] += 1
+        if refusals[0] > times:
+            return finish(*arguments)
+        raise StatementFailed("finish_shard", state)
+
+    world.database._finish_shard = refuse  # type: ignore[assignment,method-assign]
+    await run.submit()
+    with capture_logs() as logs:
+        async with world.open_worker():
+            assert (await run.result()).evaluated == 50
+            await trio.sleep(4 * ACK_WAIT)
+    assert set(world.engine.evaluated.values()) == {1}
+    assert world.shards_of()[0].deliveries == 1
+    assert world.shards_of()[0].state == ("finished" if times == 2 else "running")
+    assert "shard_ended" in {line["event"] for line in logs}
+
+
+async def test_a_bug_past_the_telling_does_not_have_the_shard_done_again(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    world = World(ids(100))
+    run = await coordinate(world, nursery)
+
+    def fail(*arguments: Any) -> Sequence[Any]:
+        raise ZeroDivisionError
+
+    world.database._finish_shard = fail  # type: ignore[assignment,method-assign]
+    await run.submit()
+    async with world.open_worker():
+        assert (await run.result()).evaluated == 50
+        await trio.sleep(4 * ACK_WAIT)
+    assert set(world.engine.evaluated.values()) == {1}
+
+
+async def test_the_end_of_a_shard_is_logged_with_its_worker_and_its_errors(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    def act(chunk: Sequence[UUID]) -> Any:
+        if chunk[0].int == 3:
+            raise InvocationFailed("timeout")
+        return FakeTriggerEngine().act(chunk)
+
+    world = World(ids(100), FakeTriggerEngine(act=act))
+    run = await coordinate(world, nursery)
+    with capture_logs() as logs:
+        async with world.open_worker("host:1"):
+            await run.submit(0)
+            await run.submit(1)
+            await run.result()
+            await run.result()
+            await wait_all_tasks_blocked()
+    told = {line["log_level"]: line for line in logs if line["event"] == "shard_ended"}
+    assert (told["warning"]["worker"], told["warning"]["errors"]) == ("host:1", {"timeout": 1})
+    assert (told["info"]["worker"], told["info"]["errors"]) == ("host:1", {})
 
 
 async def test_a_bug_costs_its_shard_a_few_tries_and_no_other_anything(

@@ -18,6 +18,7 @@ from engine.fleet.protocol import Fleet, Workplace
 from engine.fleet.shard_ledger import ShardLedger
 from engine.fleet.worker import Worker
 from engine.mentors.postgres import PostgresMentors
+from engine.parts import Parts
 from engine.runner import limits_from
 from engine.trigger.protocol import Evaluation
 from tests.fakes import FakeTriggerEngine
@@ -77,8 +78,8 @@ class World:
             agreement_of(self.settings),
         )
         async with trio.open_nursery() as runs:
-            parts = (self.database, self.mentors, self.engine, None, runs)
-            yield Scheduler(self.settings, *parts, coordinator if sharded else None)
+            parts = Parts(self.database, self.mentors, self.engine, None)  # type: ignore[arg-type]
+            yield Scheduler(self.settings, parts, runs, coordinator if sharded else None)
             runs.cancel_scope.cancel()
 
     def worker(
