@@ -11,6 +11,7 @@ from dataclasses import replace
 import trio
 
 from engine.errors import ConfigurationError
+from engine.fleet.agreement import agreement_of
 from engine.fleet.attempt import Means
 from engine.fleet.choice import open_fleet, open_workplace
 from engine.fleet.coordinator import Coordinator
@@ -20,7 +21,7 @@ from engine.fleet.shard_ledger import ShardLedger
 from engine.fleet.worker import Worker
 from engine.parts import Parts, open_parts
 from engine.runner import limits_from
-from engine.scheduler import Scheduler
+from engine.scheduler import PARTING_PATIENCE, Scheduler
 from engine.settings import Settings
 from engine.trigger.in_database import EVALUATIONS_AT_ONCE
 
@@ -55,15 +56,26 @@ async def open_scheduler(settings: Settings) -> AsyncIterator[Scheduler]:
                 mentors=parts.mentors,
                 shards=settings.fleet_shards,
                 concurrency_per_shard=settings.concurrency_per_shard,
+                agreement=agreement_of(settings),
             )
+            if isinstance(fleet, InProcessFleet):
+                await stack.enter_async_context(_working(_worker(settings, parts, fleet, at_once)))
         async with trio.open_nursery() as runs:
-            if coordinator is not None and isinstance(coordinator.fleet, InProcessFleet):
-                runs.start_soon(_worker(settings, parts, coordinator.fleet, at_once).work)
-            yield Scheduler(
-                *(settings, parts.database, parts.mentors, parts.trigger_engine, parts.built_in, runs),
-                coordinator,
-            )
+            yield Scheduler(settings, parts, runs, coordinator)
             runs.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _working(worker: Worker) -> AsyncIterator[None]:
+    """It works while the block lasts, and then has PARTING_PATIENCE to write down what it has told already.
+
+    **Cancellation:** what it has in hand is cut.
+    """
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.work)
+        yield
+        worker.drain()
+        nursery.cancel_scope.deadline = trio.current_time() + PARTING_PATIENCE
 
 
 @asynccontextmanager
@@ -99,5 +111,6 @@ def _worker(settings: Settings, parts: Parts, workplace: Workplace, shards_at_on
         mentors=parts.mentors,
         trigger_engine=parts.trigger_engine,
         limits=limits,
+        agreement=agreement_of(settings),
     )
     return Worker(workplace, means, shards_at_once=shards_at_once)

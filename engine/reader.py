@@ -5,23 +5,19 @@ from __future__ import annotations
 from uuid import UUID
 
 from engine.database import Database
-from engine.errors import MigrationError, NotReady, StatementFailed
 from engine.explanation import Explanation, explain
 from engine.fleet.protocol import ACK_WAIT
 from engine.freshness import Freshness, measure_freshness
 from engine.ledger import LEASE
 from engine.mentors.protocol import IdRange, MentorSource
-from engine.migrations import pending_migrations
 from engine.overview import Overview, read_overview
+from engine.readiness import check_ready
 from engine.run_record import RunRecord, find_run, list_runs
 from engine.settings import Settings
 from engine.shard_record import ShardRecord, list_shards
 from engine.statements import load_statement
 
 _SCENARIO_TYPES = load_statement("enabled_scenario_types")
-
-# Seconds after which someone who was refused for the moment may as well ask again: what a restart takes.
-RETRY_AFTER = 5.0
 
 
 class Reader:
@@ -37,14 +33,7 @@ class Reader:
 
         **Cancellation:** leaves nothing behind.
         """
-        try:
-            pending = await pending_migrations(self._database)
-        except (StatementFailed, MigrationError) as error:
-            raise NotReady(str(error), RETRY_AFTER) from error
-        if pending:
-            raise NotReady(
-                "The database is not migrated to this version; run `scenario-scheduler migrate`.", RETRY_AFTER
-            )
+        await check_ready(self._database)
 
     async def count_mentors(self) -> int:
         """How many mentors a walk would find at this moment. Raises and cancels as MentorSource.count."""

@@ -15,7 +15,6 @@ import structlog
 import trio
 
 from engine.budget import Budget, budget_from
-from engine.database import Database
 from engine.errors import (
     DatabaseUnavailable,
     Draining,
@@ -28,17 +27,18 @@ from engine.lease import NoLease, RecordedLease
 from engine.ledger import Ledger
 from engine.live_run import LiveRun, live_run_here
 from engine.measures import Measures
-from engine.mentors.protocol import IdRange, MentorSource
+from engine.mentors.protocol import IdRange
 from engine.overrides import Overrides, read_overrides
-from engine.reader import RETRY_AFTER, Reader
+from engine.parts import Parts
+from engine.reader import Reader
+from engine.readiness import RETRY_AFTER
 from engine.run import Progress
 from engine.run_id import new_run_id
 from engine.runner import LocalRunner, Runner, limits_from
 from engine.settings import Settings
 from engine.started_run import StartedRun
 from engine.tally import StopReason
-from engine.trigger.in_database import InDatabaseTriggerEngine
-from engine.trigger.protocol import SCENARIO_TYPE_PATTERN, RunContext, TriggerEngine
+from engine.trigger.protocol import SCENARIO_TYPE_PATTERN, RunContext
 from engine.walk import Walk
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -72,20 +72,17 @@ class Scheduler(Reader):
     def __init__(
         self,
         settings: Settings,
-        database: Database,
-        mentors: MentorSource,
-        trigger_engine: TriggerEngine,
-        built_in: InDatabaseTriggerEngine,
+        parts: Parts,
         runs: trio.Nursery,
         runner: Runner | None = None,
     ) -> None:
-        super().__init__(settings, database, mentors)
+        super().__init__(settings, parts.database, parts.mentors)
         self.measures = Measures()
-        self._local = LocalRunner(limits_from(settings), mentors, trigger_engine)
+        self._local = LocalRunner(limits_from(settings), parts.mentors, parts.trigger_engine)
         self._runner = runner or self._local
-        self.built_in = built_in
+        self.built_in = parts.built_in
         self._runs = runs
-        self._ledger = Ledger(database, self.measures.count_abandoned)
+        self._ledger = Ledger(parts.database, self.measures.count_abandoned)
         self._under_way: list[StartedRun] = []
         self._beginning: list[trio.Event] = []
         self._latest: StartedRun | None = None

@@ -76,6 +76,7 @@ class ShardRow:
     claim: UUID | None = None
     deliveries: int = 0
     heartbeat_at: float | None = None
+    wanted_at: float | None = None
     finished_at: float | None = None
     is_completed: bool = False
     low_water_mark: UUID | None = None
@@ -324,10 +325,17 @@ class ModelDatabase:
         for run in runs:
             answer["run_age"] = self.now - run.heartbeat_at
             types = None if scenario_types is None else list(scenario_types)
+            others = [
+                each.heartbeat_at + ack_wait - self.now
+                for each in self.shards
+                if each.state == "running" and each.heartbeat_at is not None and each.run_id != run_id
+            ]
+            others_for = max(others, default=0.0)
             for shard in shards:
                 held_for = 0.0
                 if shard.state == "running" and shard.heartbeat_at is not None:
-                    held_for = answer["held_for"] = shard.heartbeat_at + ack_wait - self.now
+                    held_for = shard.heartbeat_at + ack_wait - self.now
+                answer["held_for"] = max(held_for, others_for)
                 if (run.scenario_types, shard.after_id, shard.until_id) != (types, after_id, until_id) or (
                     run.hard_deadline_at < hard_deadline_at - 1
                 ):
@@ -337,12 +345,14 @@ class ModelDatabase:
                 elif shard.state in ("finished", "withdrawn"):
                     answer["outcome"] = shard.state
                 elif held_for > 0 and shard.claim != claim:
+                    answer["outcome"], shard.wanted_at = "held", self.now
+                elif others_for > 0:
                     answer["outcome"] = "held"
                 else:
                     answer["outcome"] = "claimed"
                     shard.deliveries += shard.claim != claim
                     shard.state, shard.worker, shard.claim = "running", worker, claim
-                    shard.heartbeat_at = self.now
+                    shard.heartbeat_at, shard.wanted_at = self.now, None
         return [answer]
 
     def _record_shard_heartbeat(
@@ -359,7 +369,8 @@ class ModelDatabase:
                 if self._lives(run, fence_after):
                     shard.heartbeat_at, shard.low_water_mark = self.now, mark
                     shard.counts = dict(zip(_SHARD_COUNTS, counts, strict=True))
-                    return [{"run_age": self.now - run.heartbeat_at}]
+                    is_wanted = shard.wanted_at is not None
+                    return [{"run_age": self.now - run.heartbeat_at, "is_wanted": is_wanted}]
         return []
 
     def _finish_shard(

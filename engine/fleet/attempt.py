@@ -5,8 +5,7 @@ It promises:
 - It acts only while the ledger says that the shard is its own and its run lives.
 - Whatever the message holds, the worker lives on: what can't be right is refused, logged and gone.
 - The result is handed over before the ledger says that the shard is finished, and the delivery is ended
-last:
-  whenever a worker dies, its shard is done again, or was told.
+  last: whenever a worker dies, its shard is done again, or was told.
 """
 
 from __future__ import annotations
@@ -14,14 +13,17 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import uuid4
 
 import structlog
 import trio
 
 from engine.budget import Budget
-from engine.errors import DatabaseUnavailable, FleetUnavailable
-from engine.fleet.protocol import Delivery
+from engine.errors import DatabaseUnavailable, FleetUnavailable, StatementFailed
+from engine.fleet.agreement import Agreement
+from engine.fleet.fitness import Fitness
+from engine.fleet.protocol import ACK_WAIT, Delivery
 from engine.fleet.shard import InvalidMessage, Shard, read_shard, result_of, write
 from engine.fleet.shard_lease import HEARTBEAT_PERIOD, ShardLease
 from engine.fleet.shard_ledger import Answer, Outcome, ShardLedger
@@ -33,26 +35,25 @@ from engine.walk import Walk
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-# Seconds by which this machine's clock may differ from Postgres's before it is said. It does no harm: a
-# budget is counted on this machine from an answer of Postgres's on. But its log will not fit those of
-# others.
-SKEW_TOLERATED = 1.0
-
 # Seconds between two tries at handing something over while the fleet or Postgres is away.
 RETRY_PAUSE = 0.25
 
 # Seconds. Less than that, and clocks that are not quite even would have a claim repeated in vain.
 SHORTEST_WAIT = 0.01
 
+# Seconds until what this worker is not to do goes to another: time to take back its own asking for more.
+DISAGREEMENT_DELAY = 0.5
+
 # Why a shard is refused that somebody must have made up, or that is another deployment's.
 _SUSPICIOUS = (Outcome.UNKNOWN, Outcome.CONTRADICTED)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Means:
     """What all attempts of one worker have in common. `worker` is its name in the ledger.
 
-    `limits.max_concurrency` is what one shard may have here at most, however large its share is.
+    `limits.max_concurrency` is what one shard may have here at most, however large its share is. Shards of a
+    coordinator with another `agreement` are left to other workers.
     """
 
     worker: str
@@ -60,18 +61,32 @@ class Means:
     mentors: MentorSource
     trigger_engine: TriggerEngine
     limits: Limits
+    agreement: Agreement
     wall_clock: Callable[[], float] = time.time
-    has_said_skew: bool = False
 
 
 class Attempt:
-    """At what was delivered. Once `draining` is set, it does not wait for others any more."""
+    """At what was delivered. Once `draining` is set, it does not wait for others any more.
 
-    def __init__(self, means: Means, delivery: Delivery, draining: trio.Event) -> None:
+    What it learns of the worker itself it tells `fitness`, and `compare_clocks` what Postgres's says.
+    """
+
+    def __init__(
+        self,
+        means: Means,
+        delivery: Delivery,
+        fitness: Fitness,
+        draining: trio.Event,
+        compare_clocks: Callable[[float], None],
+    ) -> None:
         self._means = means
         self._delivery = delivery
+        self._fitness = fitness
         self._draining = draining
+        self._compare_clocks = compare_clocks
         self._claim = uuid4()
+        self.has_reported = False  # then it is not to be done again, whatever comes
+        self._heard_at = trio.current_time()  # when what the fleet heard last was said
 
     async def carry_out(self) -> None:
         """To its end, whichever: told, refused, handed back, or lost.
@@ -87,9 +102,13 @@ class Attempt:
         if (shard := self._read()) is None:
             await self._end(self._delivery.refuse)
             return
+        if differing := list(self._means.agreement.differing(shard.agreement)):
+            self._fitness.disagree(differing)
+            await self._end(partial(self._delivery.hand_back, delay=DISAGREEMENT_DELAY))
+            return
         claimed = await self._claim_shard(shard)
         if claimed is None:
-            await self._end(self._delivery.hand_back)
+            await self._end(partial(self._delivery.hand_back, delay=self._fitness.delay))
             return
         claimed_at, answer = claimed
         if answer.outcome is not Outcome.CLAIMED:
@@ -98,8 +117,7 @@ class Attempt:
             await self._end(self._delivery.refuse)
             return
         self._compare_clocks(answer.at)
-        # The claim was sent before the moment that it was answered with, so no deadline here is a late
-        # one.
+        # The claim was sent before the moment that it was answered with, so no deadline here is a late one.
         here = claimed_at - answer.at
         budget = Budget(claimed_at, shard.soft_threshold_at + here, shard.hard_deadline_at + here)
         progress = Progress(Walk([shard.id_range], soft_threshold=budget.soft_threshold))
@@ -107,6 +125,7 @@ class Attempt:
             *(self._means.ledger, shard, self._claim, progress),
             claimed_at=claimed_at,
             run_age=answer.run_age,
+            is_heard=self._is_heard,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lease.keep)
@@ -134,11 +153,20 @@ class Attempt:
         if not await _insist(lambda: self._delivery.report(write(result)), until=until):
             log.warning("result_not_reported")
             return
+        self.has_reported = True
+        # Were it not written down, the next run would begin at the last heartbeat's mark: nobody is missed.
         await _insist(
-            lambda: means.ledger.finish_shard(result, self._claim, progress.low_water_mark), until=until
+            lambda: means.ledger.finish_shard(result, self._claim, progress.low_water_mark),
+            until=min(until, trio.current_time() + ACK_WAIT),
         )
         await _insist(self._delivery.finish, until=until)
-        log.info("shard_ended", **result.model_dump(include={"evaluated", "unprocessed", "stop_reason"}))
+        say = log.warning if result.errors else log.info
+        say(
+            "shard_ended",
+            worker=means.worker,
+            errors=result.errors,
+            **result.model_dump(include={"evaluated", "unprocessed", "stop_reason"}),
+        )
 
     def _read(self) -> Shard | None:
         """What the message says, if it can be right."""
@@ -153,47 +181,56 @@ class Attempt:
         return shard
 
     async def _claim_shard(self, shard: Shard) -> tuple[float, Answer] | None:
-        """The answer, and when it was asked for; None if there was none before the drain.
+        """The answer, and when it was asked for; None if there was none within ACK_WAIT, or before the drain.
 
-        While Postgres is away, or another worker that seems to live has the shard, it is asked again:
-        the delivery is kept for so long, and goes to nobody.
+        While another worker that seems to live has the shard, it is asked again, and the delivery is kept
+        for so long: until it would be too late to begin.
         """
-        database_away = False
         while True:
-            claimed_at = trio.current_time()
-            pause = HEARTBEAT_PERIOD
-            try:
-                answer = await self._means.ledger.claim_shard(shard, self._means.worker, self._claim)
-            except DatabaseUnavailable as error:
-                if not database_away:
-                    log.warning("shard_not_claimed", reason=str(error))
-                database_away = True
-            else:
-                if answer.outcome is not Outcome.HELD:
-                    return claimed_at, answer
-                pause = min(max(answer.held_for, SHORTEST_WAIT), HEARTBEAT_PERIOD)
-            with trio.move_on_after(pause):
-                await self._draining.wait()
+            if (claimed := await self._ask(shard)) is None:
+                return None
+            answer = claimed[1]
+            if answer.outcome is not Outcome.HELD or answer.at >= shard.hard_deadline_at:
+                return claimed
+            pause = min(max(answer.held_for, SHORTEST_WAIT), HEARTBEAT_PERIOD)
+            if await self._is_drained_within(pause):
                 return None
 
+    async def _ask(self, shard: Shard) -> tuple[float, Answer] | None:
+        """Asked for the shard, the ledger answers within ACK_WAIT, or this is None."""
+        with trio.move_on_after(ACK_WAIT):
+            while True:
+                asked_at = trio.current_time()
+                try:
+                    answer = await self._means.ledger.claim_shard(shard, self._means.worker, self._claim)
+                except (DatabaseUnavailable, StatementFailed) as error:
+                    self._fitness.claim_failed(str(error))
+                    if await self._is_drained_within(HEARTBEAT_PERIOD):
+                        return None
+                else:
+                    self._fitness.claim_answered()
+                    return asked_at, answer
+        return None
+
+    async def _is_drained_within(self, seconds: float) -> bool:
+        with trio.move_on_after(seconds):
+            await self._draining.wait()
+        return self._draining.is_set()
+
     async def _keep_delivery(self) -> None:
+        sent_at = self._heard_at
         while True:
-            await trio.sleep(HEARTBEAT_PERIOD)
-            await self._delivery.keep()
+            await trio.sleep_until(sent_at + HEARTBEAT_PERIOD)
+            sent_at = trio.current_time()
+            if await self._delivery.keep():
+                self._heard_at = sent_at
+
+    def _is_heard(self) -> bool:
+        return trio.current_time() < self._heard_at + ACK_WAIT
 
     async def _end(self, end: Callable[[], Awaitable[object]]) -> None:
         """Of something that comes again by itself if the fleet is away."""
         await _insist(end, until=trio.current_time())
-
-    def _compare_clocks(self, postgres_says: float) -> None:
-        skew = self._means.wall_clock() - postgres_says
-        if abs(skew) > SKEW_TOLERATED and not self._means.has_said_skew:
-            self._means.has_said_skew = True
-            log.warning(
-                "clock_skew",
-                seconds=round(skew, 1),
-                remedy="Let NTP set this machine's clock, and Postgres's: their logs don't fit together.",
-            )
 
 
 async def _insist(attempt: Callable[[], Awaitable[object]], *, until: float) -> bool:
@@ -201,7 +238,7 @@ async def _insist(attempt: Callable[[], Awaitable[object]], *, until: float) -> 
     while True:
         try:
             await attempt()
-        except (FleetUnavailable, DatabaseUnavailable) as error:
+        except (FleetUnavailable, DatabaseUnavailable, StatementFailed) as error:
             if trio.current_time() + RETRY_PAUSE > until:
                 log.warning("given_up", reason=str(error))
                 return False

@@ -20,6 +20,7 @@ import trio
 
 from engine.budget import COUNT_GRACE, Budget
 from engine.errors import DatabaseUnavailable, FleetUnavailable
+from engine.fleet.agreement import Agreement
 from engine.fleet.merge import Merge
 from engine.fleet.plan import longest_waiting_first, plan
 from engine.fleet.protocol import Fleet, Gathering
@@ -52,6 +53,7 @@ class Coordinator:
     mentors: MentorSource
     shards: int
     concurrency_per_shard: int
+    agreement: Agreement
 
     async def check_ready(self) -> None:
         await self.fleet.check_ready()
@@ -189,6 +191,7 @@ class _Coordination:
             soft_threshold_at=since_1970 + self._budget.soft_threshold,
             hard_deadline_at=since_1970 + self._budget.hard_deadline - SHARD_MARGIN,
             max_concurrency=self._parts.concurrency_per_shard,
+            agreement=self._parts.agreement,
         )
 
     async def _submit(self, gathering: Gathering, shards: Sequence[Shard]) -> None:

@@ -27,6 +27,7 @@ class _Message:
     deliveries: int = 0
     deadline: float = field(default=float("-inf"))
     is_withdrawn: bool = False
+    is_handed_back: bool = False  # and goes out again at `deadline`
 
 
 class InProcessFleet:
@@ -57,6 +58,7 @@ class InProcessFleet:
             if self._waiting and len(self._in_hand) < self._shards_at_once:
                 message = self._waiting.popleft()
                 message.deliveries += 1
+                message.is_handed_back = False
                 message.deadline = trio.current_time() + ACK_WAIT
                 self._in_hand.append(message)
                 self._say_changed()  # whoever waits may have to wake earlier
@@ -76,6 +78,13 @@ class InProcessFleet:
         if message.deliveries < MAX_DELIVERIES and not message.is_withdrawn:
             self._waiting.appendleft(message)  # it has waited longest
 
+    def hand_back(self, message: _Message, delay: float) -> None:
+        """As JetStream has it: it counts among those that are out until the delay is over."""
+        message.is_handed_back = True
+        message.deadline = trio.current_time() + delay
+        self._take_back_what_was_left()
+        self._say_changed()
+
     def drop(self, message: _Message) -> None:
         """It is in nobody's hand, and nowhere else."""
         self._in_hand.remove(message)
@@ -84,7 +93,8 @@ class InProcessFleet:
     def is_in_hand(self, message: _Message, delivery: int) -> bool:
         """Whether it is in the hand of this delivery, and of no later one."""
         self._take_back_what_was_left()
-        return message in self._in_hand and message.deliveries == delivery
+        is_last = message.deliveries == delivery and not message.is_handed_back
+        return message in self._in_hand and is_last
 
     def submit(self, message: _Message) -> None:
         self._waiting.append(message)
@@ -139,10 +149,11 @@ class _Delivery:
         self.index = message.index
         self.message = message.content
 
-    async def keep(self) -> None:
+    async def keep(self) -> bool:
         await trio.lowlevel.checkpoint()
         for message in self._in_hand():
             message.deadline = trio.current_time() + ACK_WAIT
+        return True
 
     async def report(self, result: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -156,10 +167,10 @@ class _Delivery:
     async def refuse(self) -> None:
         await self.finish()
 
-    async def hand_back(self) -> None:
+    async def hand_back(self, *, delay: float = 0.0) -> None:
         await trio.lowlevel.checkpoint()
         for message in self._in_hand():
-            self._fleet.take_back(message)
+            self._fleet.hand_back(message, delay)
 
     def _in_hand(self) -> Iterator[_Message]:
         if self._fleet.is_in_hand(self._message, self._number):

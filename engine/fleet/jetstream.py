@@ -16,7 +16,6 @@ from uuid import UUID
 
 import structlog
 import trio
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from engine.errors import FleetUnavailable
@@ -145,12 +144,11 @@ class _Delivery:
         self._names = names
         self._reply = message.reply
 
-    async def keep(self) -> None:
-        async def say(client: Client) -> None:
-            await client.publish(self._reply, Msg.Ack.Progress)
-
+    async def keep(self) -> bool:
         with trio.move_on_after(KEEP_TIMEOUT), suppress(FleetUnavailable):
-            await self._connection.use(say)
+            await _say(self._connection, self._reply, Msg.Ack.Progress)
+            return True
+        return False
 
     async def report(self, result: bytes) -> None:
         subject = self._names.result(self.run_id, self.index)
@@ -162,8 +160,8 @@ class _Delivery:
     async def refuse(self) -> None:
         await _say(self._connection, self._reply, Msg.Ack.Term)
 
-    async def hand_back(self) -> None:
-        await _say(self._connection, self._reply, Msg.Ack.Nak)
+    async def hand_back(self, *, delay: float = 0.0) -> None:
+        await _say(self._connection, self._reply, Msg.Ack.Nak + b' {"delay": %d}' % int(delay * 1e9))
 
 
 async def _publish(connection: NatsConnection, stream: str, subject: str, message: bytes) -> None:

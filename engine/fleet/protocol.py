@@ -89,10 +89,11 @@ class Delivery(Protocol):
     index: int
     message: bytes
 
-    async def keep(self) -> None:
+    async def keep(self) -> bool:
         """Say that the worker lives: it goes to nobody else within ACK_WAIT from this moment.
 
-        A fleet that is away for the moment is no error: it may be back before the time is up.
+        Returns whether the fleet has heard it. One that is away for the moment is no error: it may be back
+        before the time is up.
 
         **Cancellation:** may have been said or not.
         """
@@ -122,8 +123,10 @@ class Delivery(Protocol):
         """
         ...
 
-    async def hand_back(self) -> None:
-        """Somebody else may have it at once. Raises FleetUnavailable.
+    async def hand_back(self, *, delay: float = 0.0) -> None:
+        """Somebody else may have it, `delay` seconds from this moment. Raises FleetUnavailable.
+
+        Until then it is among the shards that are out.
 
         **Cancellation:** it comes again, by itself, when ACK_WAIT is over.
         """

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from engine.fleet.agreement import Agreement
 from engine.invocations import INVOCATION_BOUNDS
 from engine.mentors.protocol import IdRange
 from engine.run import Progress
@@ -57,7 +58,7 @@ class Shard(BaseModel):
     """A part of a run for some worker: the ids behind `after` up to and including `until`.
 
     Instants are seconds since 1970 on Postgres's clock, which everybody can ask. `max_concurrency` is
-    this shard's share of the invocations that may be in flight.
+    this shard's share of the invocations that may be in flight. `agreement` is what its coordinator goes by.
     """
 
     model_config = _STRICT
@@ -71,6 +72,7 @@ class Shard(BaseModel):
     soft_threshold_at: _Instant
     hard_deadline_at: _Instant
     max_concurrency: Annotated[int, Field(ge=1, le=1_000)]
+    agreement: Agreement
 
     @property
     def id_range(self) -> IdRange:

@@ -18,11 +18,18 @@ from engine.fleet.plan import PastShard
 from engine.fleet.protocol import ACK_WAIT
 from engine.fleet.shard import Shard, ShardResult
 from engine.lease import FENCE_AFTER
-from engine.ledger import HEARTBEAT_TIMEOUT
 from engine.low_water_mark import LowWaterMark
 from engine.mentors.protocol import IdRange
+from engine.readiness import check_ready
 from engine.statements import load_statement
 from engine.tally import Tally
+
+# Seconds that a claim may take: two tries fit before its shard is to go to somebody else.
+CLAIM_TIMEOUT = ACK_WAIT / 2
+
+# Seconds that a shard's heartbeat may take. One that hangs, and its connection's end, leave time for another
+# before the worker has to cut itself (SHARD_FENCE_AFTER), which costs every shard that it has in hand.
+HEARTBEAT_TIMEOUT = 0.6
 
 # Seconds for which the rows of shards are kept: coverage is asked for a month back at most. There are a
 # hundred times as many of them as of runs.
@@ -62,6 +69,14 @@ class Answer:
     held_for: float
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """To a heartbeat. `run_age` as of an Answer; `is_wanted`: another worker has the delivery and waits."""
+
+    run_age: float
+    is_wanted: bool
+
+
 class ShardLedger:
     """`scheduler.shards`. Every method raises DatabaseUnavailable and StatementFailed."""
 
@@ -92,6 +107,10 @@ class ShardLedger:
         )
         return rows[0]["at"] if rows else None
 
+    async def check_ready(self) -> None:
+        """As `engine.readiness.check_ready`."""
+        await check_ready(self._database)
+
     async def claim_shard(self, shard: Shard, worker: str, claim: UUID) -> Answer:
         """Take a shard, unless somebody has it, or nobody is to have it.
 
@@ -101,14 +120,15 @@ class ShardLedger:
         [row] = await self._database.fetch(
             *(_CLAIM_SHARD, shard.run_id, shard.index, shard.after, shard.until, shard.scenario_types),
             *(shard.hard_deadline_at, worker, claim, ACK_WAIT, FENCE_AFTER),
+            answer_within=CLAIM_TIMEOUT,
         )
         run_age = math.inf if row["run_age"] is None else row["run_age"]
         return Answer(Outcome(row["outcome"]), row["at"], run_age, row["held_for"] or 0.0)
 
     async def record_shard_heartbeat(
         self, shard: Shard, claim: UUID, tally: Tally, low_water_mark: LowWaterMark
-    ) -> float | None:
-        """Keep the shard, and say how far it has come. Returns the run's age as `Answer` has it.
+    ) -> Kept | None:
+        """Keep the shard, and say how far it has come.
 
         None: the shard is lost, or the run is. **Cancellation:** whether it was recorded is not known.
         """
@@ -119,7 +139,7 @@ class ShardLedger:
             *(tally.dispatched.total(), tally.suppressed.total()),
             answer_within=HEARTBEAT_TIMEOUT,
         )
-        return rows[0]["run_age"] if rows else None
+        return Kept(rows[0]["run_age"], rows[0]["is_wanted"]) if rows else None
 
     async def finish_shard(self, result: ShardResult, claim: UUID, low_water_mark: LowWaterMark) -> bool:
         """Write what became of it. Returns False if it was lost: nothing was written.

@@ -21,6 +21,7 @@ from engine.errors import DatabaseUnavailable, Draining, InvocationFailed, RunFa
 from engine.lease import FENCE_AFTER, HEARTBEAT_PERIOD, LONGEST_PAUSE
 from engine.ledger import LEASE
 from engine.mentors.postgres import PostgresMentors
+from engine.parts import Parts
 from engine.run_id import new_run_id
 from engine.settings import ANSWER_MARGIN
 from engine.trigger.protocol import Evaluation
@@ -37,8 +38,8 @@ async def open_model(
     """A process: a scheduler over the model. Leaving the block kills it."""
     async with trio.open_nursery() as runs:
         mentors = PostgresMentors(database, ["active"])
-        parts = (database, mentors, trigger_engine, None, runs)
-        yield Scheduler(load_settings(**(OVER_HTTP | given)), *parts)
+        parts = Parts(database, mentors, trigger_engine, None)  # type: ignore[arg-type]
+        yield Scheduler(load_settings(**(OVER_HTTP | given)), parts, runs)
         runs.cancel_scope.cancel()
 
 

@@ -15,7 +15,8 @@ import httpx
 import pytest
 import trio
 
-from engine import LEASE
+from engine import LEASE, load_settings
+from engine.fleet.agreement import agreement_of
 from engine.fleet.shard import MAX_MESSAGE_BYTES, Shard, write
 from engine.lease import FENCE_AFTER
 from tests.end_to_end.conftest import (
@@ -284,6 +285,7 @@ async def test_messages_that_should_not_be_there_are_refused_and_the_worker_live
         soft_threshold_at=run["at"] - 4,
         hard_deadline_at=run["at"] - 1,
         max_concurrency=2,
+        agreement=agreement_of(load_settings()),
     )
     foreign = replayed.model_copy(update={"run_id": uuid4()})
     other_version = json.loads(write(replayed)) | {"version": 2}

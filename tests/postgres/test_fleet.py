@@ -12,6 +12,7 @@ import pytest
 import trio
 
 import engine.fleet.attempt
+import engine.fleet.shard_ledger
 from engine import (
     ConfigurationError,
     RunInProgress,
@@ -207,6 +208,20 @@ async def test_each_shard_has_its_share_of_the_invocations_in_flight(
     async with open_fleet_on(database_url, **settings) as scheduler:
         await (await scheduler.start(RunRequest())).summary()
     assert seen == {at_once}
+
+
+async def test_a_service_that_stops_writes_down_what_its_last_shards_have_told(
+    many: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = engine.fleet.shard_ledger._FINISH_SHARD
+    slowly = finish.sql.replace("where run_id", "where pg_sleep(0.3) is not null and run_id")
+    monkeypatch.setattr(engine.fleet.shard_ledger, "_FINISH_SHARD", Statement(finish.name, slowly))
+    async with open_fleet_on(database_url, fleet_shards=2) as scheduler:
+        summary = await (await scheduler.start(RunRequest())).summary()
+        assert summary.completed
+        scheduler.drain()
+        await scheduler.wait_until_idle()
+    assert await value(many, FINISHED) == 2
 
 
 async def test_a_worker_needs_the_url_of_a_fleet(database_url: str) -> None:

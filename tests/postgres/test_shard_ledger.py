@@ -10,9 +10,11 @@ from uuid import UUID, uuid4
 import pytest
 import trio
 
+from engine import load_settings
 from engine.chunk import Chunk
 from engine.database import Database
 from engine.errors import StatementFailed
+from engine.fleet.agreement import agreement_of
 from engine.fleet.plan import PastShard
 from engine.fleet.protocol import ACK_WAIT
 from engine.fleet.shard import Shard, ShardResult
@@ -110,6 +112,7 @@ class Planned:
             "soft_threshold_at": self.at + 25.0,
             "hard_deadline_at": self.at + 27.0,
             "max_concurrency": 2,
+            "agreement": agreement_of(load_settings()),
         }
         return Shard(**(fields | otherwise))
 
@@ -182,7 +185,10 @@ async def test_a_shard_is_planned_claimed_kept_and_finished(world: World, ledger
     mine = await claim(ledger, shard)
     [_, row, _] = await world.shards()
     assert (row["state"], row["worker"], row["claim"], row["deliveries"]) == ("running", "one", mine, 1)
-    assert await ledger.record_shard_heartbeat(shard, mine, *counted(A)) == pytest.approx(0, abs=5)
+    kept = await ledger.record_shard_heartbeat(shard, mine, *counted(A))
+    assert kept is not None
+    assert kept.run_age == pytest.approx(0, abs=5)
+    assert not kept.is_wanted
     [_, row, _] = await world.shards()
     assert (row["low_water_mark"], row["stretch_mentors"], row["total_evaluated"]) == (A, 10, 10)
     assert await ledger.finish_shard(result(shard, errors=1), mine, counted(B)[1])
@@ -354,9 +360,44 @@ async def test_a_heartbeat_is_told_how_old_that_of_the_run_is(world: World, ledg
     answer = await ledger.claim_shard(planned.shard(0), "one", mine := uuid4())
     assert 2.0 <= answer.run_age < 4.0
     await world.pass_time(2.0)
-    age = await ledger.record_shard_heartbeat(planned.shard(0), mine, *counted(None))
-    assert age is not None
-    assert 4.0 <= age < 6.0
+    kept = await ledger.record_shard_heartbeat(planned.shard(0), mine, *counted(None))
+    assert kept is not None
+    assert 4.0 <= kept.run_age < 6.0
+
+
+async def test_who_holds_a_shard_is_told_when_another_wants_it_and_who_takes_it_then_is_not(
+    world: World, ledger: ShardLedger
+) -> None:
+    planned = await plan(world)
+    shard = planned.shard(0)
+    mine = await claim(ledger, shard)
+    assert await outcome_of(ledger, shard) is Outcome.HELD
+    kept = await ledger.record_shard_heartbeat(shard, mine, *counted(None))
+    assert kept is not None
+    assert kept.is_wanted
+    await world.pass_time(ACK_WAIT + 0.5, but_for="runs")
+    second = await claim(ledger, shard, by="two")
+    kept = await ledger.record_shard_heartbeat(shard, second, *counted(None))
+    assert kept is not None
+    assert not kept.is_wanted
+
+
+@pytest.mark.parametrize("verdict", [Verdict.COMPLETED, Verdict.PARTIAL, Verdict.FAILED])
+async def test_no_shard_of_a_run_begins_while_somebody_may_be_at_one_of_another_run(
+    world: World, ledger: ShardLedger, verdict: Verdict
+) -> None:
+    planned = await plan(world)
+    mine = await claim(ledger, planned.shard(0))
+    done = await claim(ledger, planned.shard(1))
+    await ledger.finish_shard(result(planned.shard(1)), done, LowWaterMark())
+    await world.pass_time(1.0)
+    assert await ledger.record_shard_heartbeat(planned.shard(0), mine, *counted(None)) is not None
+    await end(world, planned.run_id, verdict)
+    after = await plan(world)
+    answer = await ledger.claim_shard(after.shard(2), "two", uuid4())
+    assert (answer.outcome, answer.held_for) == (Outcome.HELD, pytest.approx(ACK_WAIT, abs=0.9))
+    await world.pass_time(ACK_WAIT, but_for="runs")
+    await claim(ledger, after.shard(2), by="two")
 
 
 async def test_a_finished_shard_is_not_taken_again(world: World, ledger: ShardLedger) -> None:

@@ -9,7 +9,9 @@ from uuid import UUID
 
 import pytest
 
+from engine import load_settings
 from engine.database import Database
+from engine.fleet.agreement import agreement_of
 from engine.fleet.protocol import ACK_WAIT
 from engine.fleet.shard import Shard
 from engine.fleet.shard_ledger import Outcome, ShardLedger
@@ -141,6 +143,7 @@ async def test_a_shard_that_is_taken_again_is_told_of_its_latest_worker(database
     shard = Shard(
         run_id=run, index=0, after=None, until=None, scenario_types=None,
         soft_threshold_at=at + 25, hard_deadline_at=at + 27, max_concurrency=2,
+        agreement=agreement_of(load_settings()),
     )  # fmt: skip
     for _ in range(2):  # the first answer may have been lost: that is no second delivery
         assert (await ledger.claim_shard(shard, "a", UUID(int=1))).outcome is Outcome.CLAIMED

@@ -19,6 +19,7 @@ create table scheduler.shards (
   deliveries integer not null default 0 check (deliveries >= 0),
   claimed_at timestamptz, -- when it was last taken
   heartbeat_at timestamptz,
+  wanted_at timestamptz, -- when another worker last asked for it in vain, since it was taken
   finished_at timestamptz,
   is_completed boolean not null default false, -- nothing of it was left unprocessed
 
@@ -42,6 +43,9 @@ create table scheduler.shards (
   check ((state = 'finished') = (finished_at is not null)),
   check (not is_completed or (state = 'finished' and total_unprocessed = 0))
 );
+
+-- Serves claim_shard: the shards of other runs that somebody may still be at.
+create index shards_running on scheduler.shards (heartbeat_at) where state = 'running';
 
 alter table scheduler.shards owner to scheduler_owner;
 grant select, insert, update, delete on scheduler.shards to scheduler_service;

@@ -13,8 +13,9 @@
 -- $11 total_dispatched  bigint
 -- $12 total_suppressed  bigint
 --
--- Returns run_age, seconds since the run's own heartbeat, or no row: another worker has the shard, the run has
--- ended, or it says nothing any more. Then the worker has to stop.
+-- Returns run_age, seconds since the run's own heartbeat, and is_wanted, whether another worker has asked for the
+-- shard; or no row: another worker has the shard, the run has ended, or it says nothing any more. Then the worker
+-- has to stop.
 update scheduler.shards s
    set heartbeat_at = now(),
        low_water_mark = $5,
@@ -33,4 +34,5 @@ update scheduler.shards s
    and r.id = s.run_id
    and r.verdict = 'running'
    and r.heartbeat_at >= now() - make_interval(secs => $4)
-returning extract(epoch from now() - r.heartbeat_at)::double precision as run_age
+returning extract(epoch from now() - r.heartbeat_at)::double precision as run_age,
+          s.wanted_at is not null as is_wanted

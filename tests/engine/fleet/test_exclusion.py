@@ -96,9 +96,8 @@ class Unheard:
         delivery = await self._workplace.take()
         keep = delivery.keep
 
-        async def keep_if_heard() -> None:
-            if not is_within(self._windows):
-                await keep()
+        async def keep_if_heard() -> bool:
+            return not is_within(self._windows) and await keep()
 
         delivery.keep = keep_if_heard  # type: ignore[method-assign]
         return delivery

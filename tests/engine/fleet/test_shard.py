@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine import load_settings
+from engine.fleet.agreement import Agreement, agreement_of
 from engine.fleet.shard import (
     MAX_MESSAGE_BYTES,
     MAX_RESULT_BYTES,
@@ -40,6 +42,7 @@ SHARD = Shard(
     soft_threshold_at=1_764_150_000.25,
     hard_deadline_at=1_764_150_003.125,
     max_concurrency=2,
+    agreement=agreement_of(load_settings()),
 )
 RESULT = ShardResult(
     run_id=RUN_ID,
@@ -60,6 +63,7 @@ RESULT = ShardResult(
 names = st.from_regex(r"[a-z][a-z0-9_]{0,62}", fullmatch=True)
 counts = st.integers(0, 2**40)
 uuids = st.integers(0, 2**128 - 1).map(lambda number: UUID(int=number))
+digests = st.from_regex(r"[0-9a-f]{16}", fullmatch=True)
 instants = st.floats(0, 1e11, allow_nan=False)
 
 
@@ -76,6 +80,7 @@ def shards(draw: st.DrawFn) -> Shard:
         soft_threshold_at=soft,
         hard_deadline_at=hard,
         max_concurrency=draw(st.integers(1, 1_000)),
+        agreement=Agreement(**{name: draw(digests) for name in Agreement.model_fields}),
     )
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 import trio
 
 from engine import RunRequest, Scheduler, Settings, Summary, load_settings
+from engine.fleet.agreement import agreement_of
 from engine.fleet.attempt import Means
 from engine.fleet.coordinator import Coordinator
 from engine.fleet.in_process import InProcessFleet
@@ -17,6 +18,7 @@ from engine.fleet.protocol import Fleet, Workplace
 from engine.fleet.shard_ledger import ShardLedger
 from engine.fleet.worker import Worker
 from engine.mentors.postgres import PostgresMentors
+from engine.parts import Parts
 from engine.runner import limits_from
 from engine.trigger.protocol import Evaluation
 from tests.fakes import FakeTriggerEngine
@@ -73,10 +75,11 @@ class World:
             self.mentors,
             self.settings.fleet_shards,
             self.settings.concurrency_per_shard,
+            agreement_of(self.settings),
         )
         async with trio.open_nursery() as runs:
-            parts = (self.database, self.mentors, self.engine, None, runs)
-            yield Scheduler(self.settings, *parts, coordinator if sharded else None)
+            parts = Parts(self.database, self.mentors, self.engine, None)  # type: ignore[arg-type]
+            yield Scheduler(self.settings, parts, runs, coordinator if sharded else None)
             runs.cancel_scope.cancel()
 
     def worker(
@@ -89,6 +92,7 @@ class World:
             "trigger_engine": self.engine,
             "limits": limits_from(self.settings),
             "wall_clock": trio.current_time,
+            "agreement": agreement_of(self.settings),
         }
         return Worker(workplace or self.fleet, Means(**(parts | means)), shards_at_once=shards_at_once)
 

@@ -20,6 +20,7 @@ from engine import RunInProgress, RunRequest, Scheduler, load_settings
 from engine.database import Database, open_database
 from engine.freshness import measure_freshness
 from engine.mentors.postgres import PostgresMentors
+from engine.parts import Parts
 from engine.statements import Statement
 from engine.trigger.in_database import InDatabaseTriggerEngine
 from engine.trigger.protocol import Evaluation, RunContext, TriggerEngine
@@ -43,7 +44,8 @@ async def process(
     settings = load_settings(database_url="postgresql://unused@unused/unused", page_size=page_size)
     async with trio.open_nursery() as runs:
         mentors = PostgresMentors(database, settings.eligible_assignment_statuses)
-        yield Scheduler(settings, database, mentors, trigger_engine, None, runs)  # type: ignore[arg-type]
+        parts = Parts(database, mentors, trigger_engine, None)  # type: ignore[arg-type]
+        yield Scheduler(settings, parts, runs)
         runs.cancel_scope.cancel()
 
 
