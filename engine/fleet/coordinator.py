@@ -83,6 +83,8 @@ class _Coordination:
     async def carry_out(self) -> Summary:
         budget, walk = self._budget, self._walk
         async with trio.open_nursery() as around:
+            # Whatever takes its time to be cut, the count gets no more than there is.
+            around.cancel_scope.deadline = budget.counted_by
             around.start_soon(self._count_missing)
 
             with trio.move_on_at(budget.hard_deadline) as cut, self._progress.fence.scope as fenced:
@@ -94,8 +96,10 @@ class _Coordination:
             if fenced.cancelled_caught:
                 walk.stop(self._progress.fence.reason)
             now = trio.current_time()
-            counted_by = now + COUNT_GRACE if fenced.cancelled_caught else budget.counted_by
-            around.cancel_scope.deadline = counted_by if self._merge.missing else now
+            if not self._merge.missing:
+                around.cancel_scope.deadline = now
+            elif fenced.cancelled_caught:
+                around.cancel_scope.deadline = min(now + COUNT_GRACE, budget.counted_by)
 
         ended_by = StopReason.HARD_DEADLINE if cut.cancelled_caught else walk.stop_reason
         if ended_by in (None, StopReason.SOFT_THRESHOLD):
@@ -249,7 +253,9 @@ class _Coordination:
         **Cancellation:** who was not counted by then is not known.
         """
         await self._walk.settled()
-        await self._nothing_begins.wait()
+        # At the hard deadline nothing begins, although who is cut may take a moment to say so.
+        with trio.move_on_at(self._budget.hard_deadline):
+            await self._nothing_begins.wait()
         merge = self._merge
         while not merge.remaining.keys() >= set(merge.missing):
             index = next(index for index in merge.missing if index not in merge.remaining)

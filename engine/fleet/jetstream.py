@@ -41,10 +41,17 @@ class JetStream:
     """Implements Fleet and Workplace."""
 
     def __init__(
-        self, connection: NatsConnection, names: Names, *, shards_at_once: int, replicas: int
+        self,
+        connection: NatsConnection,
+        names: Names,
+        farewells: trio.Nursery,
+        *,
+        shards_at_once: int,
+        replicas: int,
     ) -> None:
         self._connection = connection
         self.names = names
+        self._farewells = farewells
         self._make_streams = partial(
             streams.make_streams, names=names, shards_at_once=shards_at_once, replicas=replicas
         )
@@ -63,8 +70,8 @@ class JetStream:
         try:
             yield gathering
         finally:
-            with trio.move_on_after(FAREWELL_TIMEOUT, shield=True), suppress(FleetUnavailable):
-                await gathering.delete()
+            # Beside the answer of the run, which a server that went silent must not hold up.
+            self._farewells.start_soon(gathering.bid_farewell)
 
     async def take(self) -> _Delivery:
         pauses = _Pauses()
@@ -100,8 +107,10 @@ class _Gathering:
         make = partial(streams.make_gathering, names=self._names, run_id=self._run_id)
         await self._connection.use(make)
 
-    async def delete(self) -> None:
-        await self._connection.use(partial(streams.delete_gathering, names=self._names, run_id=self._run_id))
+    async def bid_farewell(self) -> None:
+        delete = partial(streams.delete_gathering, names=self._names, run_id=self._run_id)
+        with trio.move_on_after(FAREWELL_TIMEOUT), suppress(FleetUnavailable):
+            await self._connection.use(delete)
 
     async def submit(self, index: int, message: bytes) -> None:
         subject = self._names.shard(self._run_id, index)
@@ -202,5 +211,5 @@ async def open_jetstream(
 
     **Cancellation:** no task, no socket is left, within a second.
     """
-    async with open_nats(address) as connection:
-        yield JetStream(connection, Names(name), shards_at_once=shards_at_once, replicas=replicas)
+    async with open_nats(address) as connection, trio.open_nursery() as farewells:
+        yield JetStream(connection, Names(name), farewells, shards_at_once=shards_at_once, replicas=replicas)

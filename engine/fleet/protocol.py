@@ -72,6 +72,8 @@ class Fleet(Protocol):
     def open_gathering(self, run_id: UUID) -> AbstractAsyncContextManager[Gathering]:
         """Open before anything is submitted. Raises FleetUnavailable.
 
+        Leaving it waits for nobody: a run's answer comes after it.
+
         **Cancellation:** shards under way go on, and what they say goes to nobody.
         """
         ...

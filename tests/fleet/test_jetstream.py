@@ -112,7 +112,21 @@ async def test_a_subject_that_is_no_shards_is_terminated_and_the_next_one_taken(
 async def test_a_gathering_leaves_no_consumer(fleet: JetStream, nats: NatsServers) -> None:
     async with fleet.open_gathering(uuid4()):
         assert [each["state"]["consumer_count"] for each in nats.streams(fleet.names.results)] == [1]
-    assert [each["state"]["consumer_count"] for each in nats.streams(fleet.names.results)] == [0]
+    with trio.fail_after(PATIENCE):
+        while [each["state"]["consumer_count"] for each in nats.streams(fleet.names.results)] != [0]:
+            await trio.sleep(0.02)
+
+
+async def test_nobody_who_leaves_a_gathering_waits_for_a_server_that_is_silent() -> None:
+    with open_nats_servers() as nats:
+        await nats.wait_until_up()
+        async with open_fleet(nats.urls, name="a") as fleet:
+            await fleet.check_ready()
+            async with fleet.open_gathering(uuid4()):
+                nats.servers[0].freeze()
+                left_at = trio.current_time()
+            assert trio.current_time() - left_at < FAREWELL_TIMEOUT / 2
+        assert trio.current_time() - left_at < FAREWELL_TIMEOUT + CLOSE_TIMEOUT * 2 + BOUND
 
 
 # --- Connections that break ---

@@ -12,16 +12,21 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine import FleetUnavailable, RunFailed, RunRequest, StopReason
+from engine.database import RELEASE_TIMEOUT
 from engine.errors import InvocationFailed
+from engine.fleet import streams
 from engine.fleet.in_process import InProcessFleet
+from engine.fleet.jetstream import JetStream
 from engine.fleet.protocol import ACK_WAIT, MAX_DELIVERIES, Gathering
 from engine.fleet.shard import read_result, write
 from engine.fleet.shard_lease import HEARTBEAT_PERIOD
+from engine.fleet.streams import Names
 from engine.freshness import measure_freshness
 from engine.lease import FENCE_AFTER
 from engine.ledger import LEASE
 from engine.settings import SHARD_MARGIN
 from engine.trigger.protocol import Evaluation
+from tests.engine.fleet.silent_nats import SilentNats
 from tests.engine.fleet.world import NotifyingEngine, World, run_to_its_end
 from tests.fakes import FOREVER, FakeTriggerEngine, add_up, ids
 
@@ -508,6 +513,38 @@ async def test_a_fleet_that_stays_away_ends_the_run_at_the_soft_threshold(
         assert trio.current_time() - began == 25.0
     assert (summary.stop_reason, summary.total_unprocessed) == (StopReason.FLEET_UNAVAILABLE, 60)
     assert summary.remaining_known
+
+
+@pytest.mark.parametrize(
+    ("silent", "answer_at"),
+    [
+        ((), 28.0),
+        (("withdraw_shards",), 28.0 + RELEASE_TIMEOUT),
+        (("withdraw_shards", "count_mentors", "finish_run"), 28.5 + RELEASE_TIMEOUT + 0.5),
+    ],
+)
+async def test_the_answer_waits_for_no_farewell_to_a_fleet_that_went_silent(
+    silent: tuple[str, ...], answer_at: float, autojump_clock: MockClock
+) -> None:
+    """With Postgres silent as well, its count and its last write are given up, as in any run."""
+    nats = SilentNats()
+    async with trio.open_nursery() as farewells:
+        fleet = JetStream(nats.as_connection, Names("a"), farewells, shards_at_once=5, replicas=1)
+        world = World(ids(60), fleet=fleet)
+        world.database.hangs = lambda statement, now: statement in silent
+        async with world.open_scheduler() as scheduler:
+            began = trio.current_time()
+            started = await scheduler.start(RunRequest())
+            await trio.sleep_until(began + 1.0)
+            for row in world.shards_of():
+                row.state = "running"  # by workers that are cut off as well
+            nats.is_silent = True
+            summary = await started.summary()
+            assert trio.current_time() == began + answer_at
+        assert streams.delete_gathering in nats.asked
+        assert summary.remaining_known == ("count_mentors" not in silent)
+        assert summary.total_unprocessed == (60 if summary.remaining_known else 0)
+        assert add_up(summary)
 
 
 async def test_a_plan_that_takes_as_long_as_the_budget_is_nobodys_fault(autojump_clock: MockClock) -> None:
