@@ -276,6 +276,7 @@ class ModelDatabase:
             for row in self.runs
             if (row.scenario_types or []) == (this.scenario_types or [])
             and (row.started_at, row.id) < (this.started_at, this.id)
+            and (row.is_sharded or row.low_water_mark is not None or row.verdict == "completed")
         ]
         latest = max(before, key=lambda row: (row.started_at, row.id), default=None)
         if latest is None or latest.verdict == "completed":

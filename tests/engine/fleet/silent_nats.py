@@ -13,7 +13,7 @@ from engine.fleet.nats_connection import NatsConnection
 
 
 class SilentNats:
-    """In a NatsConnection's place. Has everything done at once until `is_silent`, but nobody ever says a word."""
+    """In a NatsConnection's place. Until `is_silent` all is done at once, but nobody ever says a word."""
 
     def __init__(self) -> None:
         self.is_silent = False
