@@ -441,6 +441,34 @@ async def test_postgres_that_is_away_before_the_plan_is_waited_for(autojump_cloc
         assert (await started.summary()).completed
 
 
+@pytest.mark.parametrize("what", ["previous_shards", "plan_shards", "withdraw_shards"])
+async def test_a_statement_that_postgres_refuses_is_tried_again_within_the_budget(
+    what: str, autojump_clock: MockClock
+) -> None:
+    """As a statement_timeout or a lock_timeout does, for a while, in the plan or at the soft threshold."""
+    world = World(ids(400), FakeTriggerEngine(latency=lambda chunk: 1.0), page_size=1, fleet_shards=40)
+    async with world.open_worker(), world.open_scheduler() as scheduler:
+        began = trio.current_time()
+        world.database.refuses = lambda statement, now: (
+            statement == what and (now < began + 3.0 or began + 25.0 <= now < began + 26.0)
+        )
+        summary = await run_to_its_end(scheduler)
+    assert summary.stop_reason in (StopReason.SOFT_THRESHOLD, StopReason.HARD_DEADLINE)
+    assert (summary.total_active_mentors, summary.remaining_known) == (400, True)
+    assert summary.total_evaluated >= 200
+
+
+@pytest.mark.parametrize("what", ["previous_shards", "plan_shards"])
+async def test_a_plan_that_postgres_keeps_refusing_ends_the_run_as_when_it_is_away(
+    what: str, autojump_clock: MockClock
+) -> None:
+    world = World(ids(60))
+    world.database.refuses = lambda statement, now: statement == what
+    async with world.open_worker(), world.open_scheduler() as scheduler:
+        summary = await run_to_its_end(scheduler)
+    assert (summary.stop_reason, summary.total_unprocessed) == (StopReason.DATABASE_UNAVAILABLE, 60)
+
+
 class AwayFleet(InProcessFleet):
     """One that can't be reached while `is_away`."""
 
