@@ -42,6 +42,9 @@ RECOUNT_PAUSE = 0.25
 # Ids in the sample for each shard that is to be planned: shards then differ by a tenth or so.
 SAMPLE_PER_SHARD = 32
 
+# What ends a run for want of time. That the fleet was away is nearer to the cause.
+_IF_NOTHING_ELSE = (None, StopReason.SOFT_THRESHOLD, StopReason.HARD_DEADLINE)
+
 
 @dataclass(frozen=True, slots=True)
 class Coordinator:
@@ -79,6 +82,7 @@ class _Coordination:
         self._merge = Merge(self._walk.unfetched, progress)  # until there is a plan
         self._nothing_begins = trio.Event()  # no shard that was not begun will be
         self._receiving = trio.CancelScope()
+        self._gathering: Gathering | None = None
 
     async def carry_out(self) -> Summary:
         budget, walk = self._budget, self._walk
@@ -104,6 +108,10 @@ class _Coordination:
         ended_by = StopReason.HARD_DEADLINE if cut.cancelled_caught else walk.stop_reason
         if ended_by in (None, StopReason.SOFT_THRESHOLD):
             ended_by = self._merge.stop_reason or ended_by
+        # Who misses results of a fleet that is away, waited for nothing else.
+        is_away = self._gathering is not None and self._gathering.is_away
+        if self._merge.missing and is_away and ended_by in _IF_NOTHING_ELSE:
+            ended_by = StopReason.FLEET_UNAVAILABLE
         return summarise(
             self._progress.tally,
             unfetched=self._merge.close(),
@@ -128,6 +136,7 @@ class _Coordination:
                     fleet_away = True
                     await self._walk.pause(RECONNECT_PAUSE)
                 else:
+                    self._gathering = gathering
                     await self._hand_out(gathering, shards)
                     return
         if fleet_away:

@@ -102,6 +102,7 @@ class _Gathering:
         self._connection = connection
         self._names = names
         self._run_id = run_id
+        self.is_away = False
 
     async def make(self) -> None:
         make = partial(streams.make_gathering, names=self._names, run_id=self._run_id)
@@ -127,9 +128,11 @@ class _Gathering:
                     with suppress(FleetUnavailable):
                         await self._connection.use(acknowledge)
             except FleetUnavailable:
+                self.is_away = True
                 await pauses.pause()
                 with suppress(FleetUnavailable):
                     await self.make()  # a server that came back without its store has forgotten it
+                    self.is_away = False
                 continue
             pauses = _Pauses()
             if message is not None:

@@ -28,6 +28,11 @@ MAX_DELIVERIES = 5
 class Gathering(Protocol):
     """One run's end of the fleet, never used by two tasks at once but for `withdraw`."""
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the fleet could not be reached when it was last asked for a result."""
+        ...
+
     async def submit(self, index: int, message: bytes) -> None:
         """Hand a shard over. Returns when the fleet has it for good; again with the same index is no second.
 

@@ -1,4 +1,4 @@
-"""This file is a connection to NATS that goes silent, in virtual time: what it is asked then has no end."""
+"""This file is a connection to NATS that goes silent, or away, in virtual time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import trio
 
+from engine.errors import FleetUnavailable
 from engine.fleet import streams
 from engine.fleet.nats_connection import NatsConnection
 
@@ -17,14 +18,27 @@ class SilentNats:
 
     def __init__(self) -> None:
         self.is_silent = False
+        self.is_away = False
+        self._went_away = trio.Event()
         self.asked: list[Callable[..., Any]] = []
 
     async def use(self, work: Callable[..., Any]) -> None:
         what = cast("partial[Any]", work).func
         self.asked.append(what)
         await trio.lowlevel.checkpoint()
+        if self.is_away:
+            raise FleetUnavailable("The fleet is away.", 5.0)
         if self.is_silent or what is streams.pull:
-            await trio.sleep_forever()
+            await self._went_away.wait()
+            raise FleetUnavailable("The fleet went away.", 5.0)
+
+    def go_away(self) -> None:
+        self.is_away = True
+        self._went_away.set()
+
+    def come_back(self) -> None:
+        self.is_away = False
+        self._went_away = trio.Event()
 
     @property
     def as_connection(self) -> NatsConnection:

@@ -500,6 +500,7 @@ class _AwayGathering:
         self._fleet = fleet
         self._gathering = gathering
         self.next_result = gathering.next_result
+        self.is_away = False
 
     async def submit(self, index: int, message: bytes) -> None:
         self._fleet.check("submit")
@@ -573,6 +574,32 @@ async def test_the_answer_waits_for_no_farewell_to_a_fleet_that_went_silent(
         assert summary.remaining_known == ("count_mentors" not in silent)
         assert summary.total_unprocessed == (60 if summary.remaining_known else 0)
         assert add_up(summary)
+
+
+@pytest.mark.parametrize(
+    ("back_at", "stop_reason"), [(99.0, StopReason.FLEET_UNAVAILABLE), (20.0, StopReason.HARD_DEADLINE)]
+)
+async def test_a_fleet_that_is_away_when_results_are_missing_is_why_the_run_ended(
+    back_at: float, stop_reason: StopReason, autojump_clock: MockClock
+) -> None:
+    nats = SilentNats()
+    async with trio.open_nursery() as farewells:
+        fleet = JetStream(nats.as_connection, Names("a"), farewells, shards_at_once=5, replicas=1)
+        world = World(ids(60), fleet=fleet)
+        async with world.open_scheduler() as scheduler:
+            began = trio.current_time()
+            started = await scheduler.start(RunRequest())
+            await trio.sleep_until(began + 1.0)
+            for row in world.shards_of():
+                row.state = "running"
+            nats.go_away()
+            with trio.move_on_at(began + back_at):
+                await started.ended()
+            nats.come_back()
+            summary = await started.summary()
+            assert trio.current_time() == began + 28.0
+        farewells.cancel_scope.cancel()
+    assert (summary.stop_reason, summary.total_unprocessed) == (stop_reason, 60)
 
 
 async def test_a_plan_that_takes_as_long_as_the_budget_is_nobodys_fault(autojump_clock: MockClock) -> None:
