@@ -145,6 +145,28 @@ async def test_a_trigger_engine_that_hangs_is_cut_a_margin_before_the_hard_deadl
     assert (summary.total_unprocessed, summary.remaining_known) == (400, True)
 
 
+async def test_a_shard_whose_count_is_cut_by_a_silent_database_still_answers_in_time(
+    autojump_clock: MockClock,
+) -> None:
+    """Who was fetched is known from its result alone, which takes half a second to arrive."""
+
+    class SlowFleet(InProcessFleet):
+        def report(self, run_id: UUID, index: int, result: bytes) -> None:
+            nursery.start_soon(self._report_later, run_id, index, result)
+
+        async def _report_later(self, run_id: UUID, index: int, result: bytes) -> None:
+            await trio.sleep(0.5)
+            super().report(run_id, index, result)
+
+    engine = FakeTriggerEngine(latency=lambda chunk: FOREVER)
+    world = World(ids(400), engine, fleet=SlowFleet(5), invocation_timeout=60, page_size=5)
+    world.database.hangs = lambda statement, now: statement == "count_mentors"
+    async with trio.open_nursery() as nursery, world.open_worker(), world.open_scheduler() as scheduler:
+        summary = await run_to_its_end(scheduler)
+    assert (summary.stop_reason, summary.remaining_known) == (StopReason.HARD_DEADLINE, False)
+    assert summary.total_unprocessed >= 5 * 5
+
+
 async def test_a_shard_that_nobody_tells_of_is_counted_and_the_answer_comes_at_the_hard_deadline(
     autojump_clock: MockClock,
 ) -> None:
