@@ -44,14 +44,14 @@ class JetStream:
         self,
         connection: NatsConnection,
         names: Names,
-        farewells: trio.Nursery,
+        beside: trio.Nursery,
         *,
         shards_at_once: int,
         replicas: int,
     ) -> None:
         self._connection = connection
         self.names = names
-        self._farewells = farewells
+        self._beside = beside  # for what nobody waits for
         self._make_streams = partial(
             streams.make_streams, names=names, shards_at_once=shards_at_once, replicas=replicas
         )
@@ -65,13 +65,13 @@ class JetStream:
 
     @asynccontextmanager
     async def open_gathering(self, run_id: UUID) -> AsyncIterator[_Gathering]:
-        gathering = _Gathering(self._connection, self.names, run_id)
+        gathering = _Gathering(self._connection, self.names, self._beside, run_id)
         await gathering.make()
         try:
             yield gathering
         finally:
             # Beside the answer of the run, which a server that went silent must not hold up.
-            self._farewells.start_soon(gathering.bid_farewell)
+            self._beside.start_soon(gathering.bid_farewell)
 
     async def take(self) -> _Delivery:
         pauses = _Pauses()
@@ -98,9 +98,10 @@ class JetStream:
 class _Gathering:
     """Implements Gathering."""
 
-    def __init__(self, connection: NatsConnection, names: Names, run_id: UUID) -> None:
+    def __init__(self, connection: NatsConnection, names: Names, beside: trio.Nursery, run_id: UUID) -> None:
         self._connection = connection
         self._names = names
+        self._beside = beside
         self._run_id = run_id
         self.is_away = False
 
@@ -123,11 +124,9 @@ class _Gathering:
         while True:
             try:
                 message = await self._connection.use(pull)
-                if message is not None:
-                    acknowledge = partial(streams.acknowledge, reply=message.reply, word=Msg.Ack.Ack)
-                    with suppress(FleetUnavailable):
-                        await self._connection.use(acknowledge)
-            except FleetUnavailable:
+            except FleetUnavailable as error:
+                if pauses.is_first:
+                    log.warning("no_results_yet", reason=str(error))
                 self.is_away = True
                 await pauses.pause()
                 with suppress(FleetUnavailable):
@@ -135,11 +134,18 @@ class _Gathering:
                     self.is_away = False
                 continue
             pauses = _Pauses()
+            self.is_away = False
             if message is not None:
+                self._beside.start_soon(self._acknowledge, message)
                 with suppress(ValueError):
                     run_id, index = read_subject(message.subject)
                     if run_id == self._run_id:
                         return index, message.data
+
+    async def _acknowledge(self, message: Msg) -> None:
+        """It has arrived whether or not the server hears of it; else it only comes again."""
+        with suppress(FleetUnavailable):
+            await _say(self._connection, message.reply, Msg.Ack.Ack)
 
     async def withdraw(self) -> None:
         await self._connection.use(partial(streams.withdraw, names=self._names, run_id=self._run_id))
@@ -214,5 +220,5 @@ async def open_jetstream(
 
     **Cancellation:** no task, no socket is left, within a second.
     """
-    async with open_nats(address) as connection, trio.open_nursery() as farewells:
-        yield JetStream(connection, Names(name), farewells, shards_at_once=shards_at_once, replicas=replicas)
+    async with open_nats(address) as connection, trio.open_nursery() as beside:
+        yield JetStream(connection, Names(name), beside, shards_at_once=shards_at_once, replicas=replicas)

@@ -169,6 +169,7 @@ async def make_gathering(client: Client, names: Names, run_id: UUID) -> None:
             durable_name=names.gathering(run_id),
             filter_subject=names.result(run_id, "*"),
             ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT,  # one that was lost on its way comes again while somebody waits for it
             inactive_threshold=GATHERING_MAX_IDLE,
         ),
     )

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 import trio
+from nats.aio.msg import Msg
 
 from engine.errors import FleetUnavailable
 from engine.fleet import streams
@@ -20,17 +21,21 @@ class SilentNats:
         self.is_silent = False
         self.is_away = False
         self._went_away = trio.Event()
+        self.messages: list[Msg] = []
         self.asked: list[Callable[..., Any]] = []
 
-    async def use(self, work: Callable[..., Any]) -> None:
+    async def use(self, work: Callable[..., Any]) -> Msg | None:
         what = cast("partial[Any]", work).func
         self.asked.append(what)
         await trio.lowlevel.checkpoint()
         if self.is_away:
             raise FleetUnavailable("The fleet is away.", 5.0)
+        if what is streams.pull and self.messages:
+            return self.messages.pop()
         if self.is_silent or what is streams.pull:
             await self._went_away.wait()
             raise FleetUnavailable("The fleet went away.", 5.0)
+        return None
 
     def go_away(self) -> None:
         self.is_away = True

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 import trio
+from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -24,6 +26,7 @@ from engine.fleet.streams import Names
 from engine.freshness import measure_freshness
 from engine.lease import FENCE_AFTER
 from engine.ledger import LEASE
+from engine.run_id import new_run_id
 from engine.settings import SHARD_MARGIN
 from engine.trigger.protocol import Evaluation
 from tests.engine.fleet.silent_nats import SilentNats
@@ -579,8 +582,8 @@ async def test_the_answer_waits_for_no_farewell_to_a_fleet_that_went_silent(
 ) -> None:
     """With Postgres silent as well, its count and its last write are given up, as in any run."""
     nats = SilentNats()
-    async with trio.open_nursery() as farewells:
-        fleet = JetStream(nats.as_connection, Names("a"), farewells, shards_at_once=5, replicas=1)
+    async with trio.open_nursery() as beside:
+        fleet = JetStream(nats.as_connection, Names("a"), beside, shards_at_once=5, replicas=1)
         world = World(ids(60), fleet=fleet)
         world.database.hangs = lambda statement, now: statement in silent
         async with world.open_scheduler() as scheduler:
@@ -598,6 +601,21 @@ async def test_the_answer_waits_for_no_farewell_to_a_fleet_that_went_silent(
         assert add_up(summary)
 
 
+async def test_a_result_that_has_arrived_waits_for_no_acknowledgement(autojump_clock: MockClock) -> None:
+    nats, run_id = SilentNats(), new_run_id()
+    async with trio.open_nursery() as beside:
+        fleet = JetStream(nats.as_connection, Names("a"), beside, shards_at_once=5, replicas=1)
+        async with fleet.open_gathering(run_id) as gathering:
+            nats.is_silent = True
+            subject = Names("a").result(run_id, 7)
+            nats.messages = [Msg(cast(Any, None), subject, reply="$JS.ACK", data=b"result")]
+            with trio.fail_after(0.1):
+                assert await gathering.next_result() == (7, b"result")
+            await wait_all_tasks_blocked()
+        assert streams.acknowledge in nats.asked
+        beside.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     ("back_at", "stop_reason"), [(99.0, StopReason.FLEET_UNAVAILABLE), (20.0, StopReason.HARD_DEADLINE)]
 )
@@ -605,8 +623,8 @@ async def test_a_fleet_that_is_away_when_results_are_missing_is_why_the_run_ende
     back_at: float, stop_reason: StopReason, autojump_clock: MockClock
 ) -> None:
     nats = SilentNats()
-    async with trio.open_nursery() as farewells:
-        fleet = JetStream(nats.as_connection, Names("a"), farewells, shards_at_once=5, replicas=1)
+    async with trio.open_nursery() as beside:
+        fleet = JetStream(nats.as_connection, Names("a"), beside, shards_at_once=5, replicas=1)
         world = World(ids(60), fleet=fleet)
         async with world.open_scheduler() as scheduler:
             began = trio.current_time()
@@ -620,7 +638,7 @@ async def test_a_fleet_that_is_away_when_results_are_missing_is_why_the_run_ende
             nats.come_back()
             summary = await started.summary()
             assert trio.current_time() == began + 28.0
-        farewells.cancel_scope.cancel()
+        beside.cancel_scope.cancel()
     assert (summary.stop_reason, summary.total_unprocessed) == (stop_reason, 60)
 
 
