@@ -31,9 +31,9 @@ MAX_MENTORS_OVER_HTTP = 1_000
 ANSWER_MARGIN = 1.6
 
 # Seconds by which a shard's hard deadline lies before that of its run: the count of what was left of it
-# (0.5 s), and its result's way to the coordinator. More takes from the budget; with less, a shard that was
-# cut answers too late, and everybody in it counts as unprocessed.
-SHARD_MARGIN = 1.0
+# (0.5 s), its own cut if Postgres went silent (0.5 s), and its result's way to the coordinator. More takes
+# from the budget; with less, a shard that was cut answers too late, and everybody in it is unprocessed.
+SHARD_MARGIN = 1.6
 
 
 def is_loopback(host: str) -> bool:
