@@ -81,7 +81,9 @@ class _Connection:
         answer = _AnswerReader(max_body_bytes)
         reusable = False
         try:
-            stream = self._stream or await self._connect()
+            if (stream := self._stream) is None:
+                stream = await self._connect()
+                await look_at_deadline()
             reusable = await _exchange(stream, request, answer)
         finally:
             answer.parser = None  # breaks the cycle, so that no garbage collection is needed for every call
@@ -111,7 +113,6 @@ class _Connection:
             connected = socket.socket(fileno=stream.socket.detach())
             connected.setblocking(False)
             self._socket = self._stream = tcp_stream = TcpStream(connected)
-            await look_at_deadline()
             return tcp_stream
         self._socket = stream.socket
         # HTTPS servers close without a TLS goodbye; a cut answer shows in its length instead.
@@ -123,7 +124,6 @@ class _Connection:
         except (trio.BrokenResourceError, ssl.SSLError) as error:
             raise InvocationFailed("connection_refused") from error
         self._stream = tls_stream
-        await look_at_deadline()
         return tls_stream
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar
+from unittest.mock import patch
 from uuid import UUID
 
 import h11
@@ -20,6 +21,7 @@ import trio
 
 from engine.errors import InvocationFailed
 from engine.remedies import remedy_of
+from engine.trigger import direct
 from engine.trigger.direct import MAX_CHUNKING_OVERHEAD, READ_BYTES, _Connection
 from engine.trigger.endpoint import parse_endpoint
 from engine.trigger.http import MAX_BODY_BYTES, MAX_BODY_BYTES_PER_MENTOR, _Session
@@ -102,10 +104,15 @@ class Connection(_Connection):
         return stream
 
 
+async def _is_in_time() -> None:
+    """Instead of the look at the deadline after a connect: without trio there is no clock to look at."""
+
+
 def drive(work: Coroutine[Any, Any, T]) -> T:
     """Run it to its end. It may not wait for anything."""
     try:
-        work.send(None)
+        with patch.object(direct, "look_at_deadline", _is_in_time):
+            work.send(None)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
     finally:
