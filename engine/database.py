@@ -13,17 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import asyncpg
+import structlog
 import trio
 
 from engine.bridge import Loop, on_asyncio, open_asyncio
 from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.out_of_files import is_out_of_files
 from engine.statements import Statement
+
+T = TypeVar("T")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # Seconds that giving a connection back may take. That is the round trip which ends a cancelled query, over a
 # connection of its own: milliseconds with a healthy server, never with a silent one. A cut call holds up the
@@ -46,7 +51,9 @@ _UNAVAILABLE = {
     "58": "it reports a fault of its own system",
 }
 
-# How asyncpg fails at an answer that is not Postgres's protocol.
+# How asyncpg fails at an answer that is not Postgres's protocol, once it has logged in. A bug can fail the
+# same way, so it counts as this only where a connection was asked, which is thrown away for it, and is
+# logged.
 _GARBLED = (BufferError, IndexError, UnicodeDecodeError)
 
 # The same of what the network says.
@@ -56,13 +63,16 @@ _UNREACHABLE = {
     ConnectionResetError: "the connection was lost",
     TimeoutError: "it does not answer",
     asyncpg.ClientConfigurationError: "the connection's parameters contradict one another",
-    **dict.fromkeys(_GARBLED, "what it sends is garbled"),
 }
 
 _OUT_OF_FILES = "this process has no file descriptor left for a connection (ulimit -n)"
 
 # What giving a connection back raises when it is broken, or its time is up: TimeoutError is an OSError.
 _CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class _GarbledAnswer(Exception):
+    """What came can't be read, and the connection it came over is no more."""
 
 
 class Transaction:
@@ -84,7 +94,14 @@ class Transaction:
         **Cancellation:** leave the transaction's block; it rolls back.
         """
         with _translated_errors(statement.name, self._setting):
-            return await on_asyncio(self._loop, lambda: self._connection.fetch(statement.sql, *arguments))
+            return await on_asyncio(
+                self._loop,
+                lambda: _ask(
+                    self._connection,
+                    statement.name,
+                    lambda: self._connection.fetch(statement.sql, *arguments),
+                ),
+            )
 
     async def execute(self, script: Statement) -> None:
         """Any number of statements without parameters.
@@ -92,7 +109,10 @@ class Transaction:
         **Cancellation:** as `fetch`.
         """
         with _translated_errors(script.name, self._setting):
-            await on_asyncio(self._loop, lambda: self._connection.execute(script.sql))
+            await on_asyncio(
+                self._loop,
+                lambda: _ask(self._connection, script.name, lambda: self._connection.execute(script.sql)),
+            )
 
 
 class Database:
@@ -119,11 +139,12 @@ class Database:
             # Taking, using and giving back in one crossing: each crossing costs about 100 us.
             connection = await self._pool.acquire()
             try:
-                return await connection.fetch(statement.sql, *arguments)
-            except (asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError, *_GARBLED):
+                return await _ask(
+                    connection, statement.name, lambda: connection.fetch(statement.sql, *arguments)
+                )
+            except (asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError):
                 # What asyncpg says when the server ended the session between two steps of one statement; when
-                # it is a standby, and the next connection may lead to its primary; when nothing more can be
-                # made of what it sends.
+                # it is a standby, and the next connection may lead to its primary.
                 connection.terminate()
                 raise
             finally:
@@ -217,6 +238,17 @@ async def _close(pool: asyncpg.Pool[asyncpg.Record]) -> None:
         pool.terminate()
 
 
+async def _ask(
+    connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], name: str, ask: Callable[[], Awaitable[T]]
+) -> T:
+    try:
+        return await ask()
+    except _GARBLED as error:
+        connection.terminate()
+        log.warning("answer_garbled", statement=name, error=type(error).__name__)
+        raise _GarbledAnswer from None
+
+
 @contextmanager
 def _translated_errors(name: str, setting: str) -> Iterator[None]:
     try:
@@ -229,10 +261,9 @@ def _translated_errors(name: str, setting: str) -> Iterator[None]:
             if state.startswith(prefix):
                 raise _unavailable(f"{reason} (SQLSTATE {state})", setting) from None
         raise StatementFailed(name, state) from None  # a logged traceback would show the server's message
-    except (
-        *(OSError, OverflowError, *_GARBLED),
-        *(asyncpg.InterfaceError, asyncpg.InternalClientError),
-    ) as error:
+    except _GarbledAnswer:
+        raise _unavailable("what it sends is garbled", setting) from None
+    except (OSError, OverflowError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         known = (reason for kind, reason in _UNREACHABLE.items() if isinstance(error, kind))
         reason = _OUT_OF_FILES if is_out_of_files(error) else next(known, type(error).__name__)
         raise _unavailable(reason, setting) from None

@@ -14,6 +14,7 @@ import trio
 from engine.chunk import Chunk
 from engine.errors import InvocationFailed
 from engine.invocations import Invocations
+from engine.last_look import look_at_deadline
 from engine.low_water_mark import LowWaterMark
 from engine.tally import Tally
 from engine.trigger.protocol import Evaluation, RunContext, TriggerEngine, TriggerEngineSession
@@ -33,8 +34,11 @@ async def dispatch(
     low_water_mark: LowWaterMark,
     *,
     invocation_timeout: float,
+    hard_deadline: float,
 ) -> None:
     """Evaluate chunks until the channel is closed and empty. `invocation_timeout` in seconds.
+
+    `hard_deadline` on trio's clock: a retry that would not come before it is not waited for.
 
     While the walk drains, chunks are received and left alone: they stay unprocessed.
 
@@ -45,25 +49,30 @@ async def dispatch(
         async for chunk in receive_channel:
             if walk.draining:
                 continue
-            evaluated = await _evaluate(chunk.mentor_ids, session, tally, invocation_timeout)
+            evaluated = await _evaluate(chunk.mentor_ids, session, tally, invocation_timeout, hard_deadline)
             low_water_mark.finish(chunk, evaluated)
 
 
 async def _evaluate(
-    mentor_ids: Sequence[UUID], session: TriggerEngineSession, tally: Tally, invocation_timeout: float
+    mentor_ids: Sequence[UUID],
+    session: TriggerEngineSession,
+    tally: Tally,
+    invocation_timeout: float,
+    hard_deadline: float,
 ) -> int:
     """Count every one of these mentors once, and return how many were evaluated.
 
     A chunk that fails whole is halved down to who breaks it.
     """
     try:
-        evaluation = await _invoke_with_retry(mentor_ids, session, tally.invocations, invocation_timeout)
+        evaluation = await _invoke_with_retry(
+            mentor_ids, session, tally.invocations, invocation_timeout, hard_deadline
+        )
     except InvocationFailed as failure:
         if failure.bisectable and len(mentor_ids) > 1:
             middle = len(mentor_ids) // 2
-            return await _evaluate(mentor_ids[:middle], session, tally, invocation_timeout) + await _evaluate(
-                mentor_ids[middle:], session, tally, invocation_timeout
-            )
+            how = (session, tally, invocation_timeout, hard_deadline)
+            return await _evaluate(mentor_ids[:middle], *how) + await _evaluate(mentor_ids[middle:], *how)
         tally.count_failure(len(mentor_ids), failure.error_class)
         return 0
     return tally.count_evaluation(len(mentor_ids), evaluation)
@@ -74,12 +83,14 @@ async def _invoke_with_retry(
     session: TriggerEngineSession,
     invocations: Invocations,
     invocation_timeout: float,
+    hard_deadline: float,
 ) -> Evaluation:
     try:
         return await _invoke(mentor_ids, session, invocations, invocation_timeout)
     except InvocationFailed as failure:
         pause = max(random.uniform(*RETRY_PAUSE), failure.retry_after or 0.0)  # noqa: S311 - spreads load
-        if not failure.retryable or trio.current_time() + pause >= trio.current_effective_deadline():
+        # The fence is nearer than that at any time, and put off by every heartbeat: it says nothing here.
+        if not failure.retryable or trio.current_time() + pause >= hard_deadline:
             raise
     await trio.sleep(pause)
     return await _invoke(mentor_ids, session, invocations, invocation_timeout)
@@ -91,11 +102,8 @@ async def _invoke(
     invocations: Invocations,
     invocation_timeout: float,
 ) -> Evaluation:
-    # trio looks at deadlines between two passes of its loop. A process that was frozen in mid-pass, and woken
-    # past its fence, would begin up to one invocation per dispatcher before it looks again.
+    await look_at_deadline()
     began = trio.current_time()
-    if began >= trio.current_effective_deadline():
-        await trio.sleep_forever()
     invocations.begun += 1
     try:
         with trio.move_on_after(invocation_timeout):

@@ -20,6 +20,8 @@ import httpcore
 import httpx
 import trio
 
+from engine.last_look import look_at_deadline
+
 # One connection, and no limit of age: the server's own is noticed before the next request is sent.
 _LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
 
@@ -105,9 +107,14 @@ class HttpxConnection:
                 await tcp_stream.aclose()
 
     async def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Keep what was opened last: httpcore loses it when it is cancelled in a TLS handshake."""
+        """Keep what was opened last: httpcore loses it when it is cancelled in a TLS handshake.
+
+        Before a request leaves there were locks to wait for, or a connection: the last look is here.
+        """
         if event == "connection.connect_tcp.complete":
             self._tcp_stream = info["return_value"]
+        elif event == "http11.send_request_headers.started":
+            await look_at_deadline()
 
 
 class _Body(httpx.AsyncByteStream):

@@ -9,9 +9,25 @@ _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 def is_out_of_files(error: BaseException) -> bool:
-    """Whether this is what the error comes from, however it was wrapped on its way."""
-    if isinstance(error, OSError) and error.errno in _OUT_OF_FILES:
-        return True
-    causes = list(error.exceptions) if isinstance(error, BaseExceptionGroup) else []
-    causes += [cause for cause in (error.__cause__, error.__context__) if cause is not None]
-    return any(map(is_out_of_files, causes))
+    """Whether this is what the error comes from, however it was wrapped on its way.
+
+    As a traceback shows it: what an error was raised from, else what it was raised amid unless it says that
+    it has nothing to do with it.
+    """
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, OSError) and each.errno in _OUT_OF_FILES:
+            return True
+        cause = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+        if cause is not None:
+            left.append(cause)
+        # httpcore hides where its errors come from, and has it as what they say.
+        left.extend(argument for argument in each.args if isinstance(argument, BaseException))
+        if isinstance(each, BaseExceptionGroup):
+            left.extend(each.exceptions)
+    return False

@@ -87,7 +87,11 @@ async def run(
                 )
                 for _ in range(limits.max_concurrency):
                     nursery.start_soon(
-                        partial(dispatch, invocation_timeout=limits.invocation_timeout),
+                        partial(
+                            dispatch,
+                            invocation_timeout=limits.invocation_timeout,
+                            hard_deadline=budget.hard_deadline,
+                        ),
                         *(receive_channel.clone(), walk, trigger_engine, context, tally),
                         progress.low_water_mark,
                     )

@@ -8,7 +8,8 @@ last one stopped, and that this one is the only one, is in the ledger.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import structlog
@@ -19,8 +20,10 @@ from engine.errors import (
     DatabaseUnavailable,
     Draining,
     DryRunUnsupported,
+    NotReady,
     OverridesUnsupported,
     RunInProgress,
+    StatementFailed,
     UnknownScenarioType,
 )
 from engine.lease import NoLease, RecordedLease
@@ -91,8 +94,9 @@ class Scheduler(Reader):
     async def start(self, request: RunRequest, *, asked_at: float | None = None) -> StartedRun:
         """Begin a run. Its budget counts from `asked_at` on trio's clock, by default from this call.
 
-        Raises DryRunUnsupported, OverridesUnsupported, UnknownScenarioType, DatabaseUnavailable, NotReady,
-        FleetUnavailable, Draining, RunInProgress.
+        Raises DryRunUnsupported, OverridesUnsupported, UnknownScenarioType, DatabaseUnavailable,
+        FleetUnavailable, Draining, RunInProgress, and NotReady, also where Postgres refuses a statement that
+        a run begins with.
 
         **Cancellation:** no run was begun, or it was and goes on.
         """
@@ -107,7 +111,8 @@ class Scheduler(Reader):
         self._refuse_while_draining()
         with trio.move_on_at(budget.hard_deadline) as cut:
             await self.check_ready()
-            await self._check_scenario_types(request.scenario_types)
+            with _refused_is_not_ready():
+                await self._check_scenario_types(request.scenario_types)
             await (self._local if request.dry_run else self._runner).check_ready()
         if cut.cancelled_caught:
             raise _no_answer_in_time()
@@ -225,7 +230,10 @@ class Scheduler(Reader):
         self._beginning.append(begun)
         begun_at = trio.current_time()
         try:
-            with trio.CancelScope(shield=True, deadline=budget.hard_deadline):
+            with (
+                trio.CancelScope(shield=True, deadline=budget.hard_deadline),
+                _refused_is_not_ready(),
+            ):
                 mark = await self._ledger.begin_run(
                     context.run_id, context.scenario_types, budget.hard_deadline - begun_at
                 )
@@ -250,6 +258,19 @@ class Scheduler(Reader):
                 await started.carry_out(self._local if request.dry_run else self._runner)
         finally:
             self._under_way.remove(started)
+
+
+@contextmanager
+def _refused_is_not_ready() -> Iterator[None]:
+    """A refused statement, by a statement_timeout for example, has begun nothing: ask again."""
+    try:
+        yield
+    except StatementFailed as error:
+        raise NotReady(
+            f"{error} Look at its log; if it names a time-out, raise statement_timeout or lock_timeout of "
+            "the role that the service logs in as.",
+            RETRY_AFTER,
+        ) from None
 
 
 def _no_answer_in_time() -> DatabaseUnavailable:

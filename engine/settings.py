@@ -31,9 +31,9 @@ MAX_MENTORS_OVER_HTTP = 1_000
 ANSWER_MARGIN = 1.6
 
 # Seconds by which a shard's hard deadline lies before that of its run: the count of what was left of it
-# (0.5 s), and its result's way to the coordinator. More takes from the budget; with less, a shard that was
-# cut answers too late, and everybody in it counts as unprocessed.
-SHARD_MARGIN = 1.0
+# (0.5 s), its own cut if Postgres went silent (0.5 s), and its result's way to the coordinator. More takes
+# from the budget; with less, a shard that was cut answers too late, and everybody in it is unprocessed.
+SHARD_MARGIN = 1.6
 
 
 def is_loopback(host: str) -> bool:
@@ -56,6 +56,13 @@ def leads_to_this_machine(database_url: SecretStr) -> bool:
         parts.netloc.rpartition("@")[2] or _last_in_query(parts.query, "host") or os.environ.get("PGHOST", "")
     )
     return all(_is_here(unquote(host)) for host in hosts.split(",") if host)
+
+
+def sslmode_of(database_url: SecretStr) -> str:
+    """How TLS is used on the way to that server, as asyncpg reads it: the query, else the environment."""
+    query = urlsplit(database_url.get_secret_value()).query
+    mode = _last_in_query(query, "sslmode") or os.environ.get("PGSSLMODE", "prefer")
+    return mode.replace("_", "-")
 
 
 def _last_in_query(query: str, name: str) -> str:

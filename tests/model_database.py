@@ -1,8 +1,8 @@
 """A model of the database, statement by statement, in virtual time. It passes the ledger's tests as well.
 
 Its clock is trio's unless it is given another, put forward by `clock_offset`. A statement takes `latency`
-seconds, takes effect in the middle of them, and fails while the database is `away`. Held against Postgres by
-tests/postgres/test_model_differential.py.
+seconds, takes effect in the middle of them, and fails while the database is `away`, or `refuses` it. Held
+against Postgres by tests/postgres/test_model_differential.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uuid import UUID
 import trio
 
 from engine.database import RELEASE_TIMEOUT
-from engine.errors import DatabaseUnavailable
+from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.migrations import load_migrations
 from engine.statements import Statement
 from tests.model_evaluate import DAY, ModelEvaluate
@@ -116,6 +116,7 @@ class ModelDatabase:
         self.clock_offset = 0.0
         self.away: Callable[[float], bool] = lambda now: False
         self.hangs: Callable[[str, float], bool] = lambda statement, now: False
+        self.refuses: Callable[[str, float], bool] = lambda statement, now: False
         self.scenario_types = {"expiry": True, "inactivity": True, "milestone": True}
         self.enabled_since: dict[str, float] = {}
         self.runs: list[RunRow] = []
@@ -149,6 +150,8 @@ class ModelDatabase:
             if self.hangs(statement.name, trio.current_time()):
                 await _hang()
             self._refuse_while_away()
+            if self.refuses(statement.name, trio.current_time()):
+                raise StatementFailed(statement.name, "57014")
             rows = self.execute(statement.name, *arguments)
             await trio.sleep(self.latency / 2)
             self._refuse_while_away()
@@ -277,6 +280,7 @@ class ModelDatabase:
             for row in self.runs
             if (row.scenario_types or []) == (this.scenario_types or [])
             and (row.started_at, row.id) < (this.started_at, this.id)
+            and (row.is_sharded or row.low_water_mark is not None or row.verdict == "completed")
         ]
         latest = max(before, key=lambda row: (row.started_at, row.id), default=None)
         if latest is None or latest.verdict == "completed":

@@ -19,12 +19,15 @@ Each was found by doing it to the served application; tests/end_to_end/test_wire
   it as the next one. A proxy that goes by the other length has let that next one through unseen.
 - A target that is neither a path nor a URL, such as `?`, and a host that can be none, are errors of theirs
   outside of any guard: a 500 without a body, and a traceback in the log, for anyone who asks.
+- Whatever goes wrong with one connection left it and ended the server. A stranger can provoke it, so it is
+  logged with a traceback for the first of each class, and then at most a line each LOG_PAUSE, with a count.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -43,12 +46,22 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-# RFC 9112, 3.2: a path, the URL that stands for one, or `*`; and what may name a host, as IDNA takes it.
-_TARGET = re.compile(rb"(?:(?P<origin>https?://[^/?#]*)|(?=/))(?P<path>.*)|\*", re.IGNORECASE)
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{0,45}\]|(?:[\w-]{1,63}\.)*[\w-]{0,63})(?::[0-9]{0,5})?")
+# What may name a host, as IDNA takes it. Refused are also some that RFC 3986 allows and nobody names this
+# service by: a zone (`[fe80::1%25eth0]`), an address of a version to come (`[v1.x]`), what is percent-encoded
+# (`x%20y`), and characters such as `!` or `~`.
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{1,45}\]|(?:[\w-]{1,63}\.)*[\w-]{0,63})(?::[0-9]{0,5})?")
 
-# Seconds that a caller may take nothing of an answer, which is a few hundred bytes.
+# RFC 9112, 3.2: a path, the URL that stands for one, whose host is held to the same, or `*`.
+_TARGET = re.compile(
+    rb"(?:(?P<origin>https?://" + _HOST.pattern + rb"(?=[/?]|$))|(?=/))(?P<path>.*)|\*", re.IGNORECASE
+)
+
+# Seconds that a caller may take nothing in, for each part of an answer that the application sends. Most are
+# one part of a few hundred bytes, which the kernel takes at once; a larger one may fill its buffer.
 STALLED_TIMEOUT = 5.0
+
+# Seconds between two lines about connections that failed in the same way, as about refused credentials.
+LOG_PAUSE = 10.0
 
 _at_end: ContextVar[ExitStack] = ContextVar("at_end_of_request")
 
@@ -131,6 +144,41 @@ class _Http1Alone(ProtocolWrapper):
             await self.protocol.handle(event)
 
 
+class _Failures:
+    """Counts connections that failed, and logs them: the first of each class with where, then a number."""
+
+    def __init__(self) -> None:
+        self._unlogged: Counter[str] = Counter()
+        self._next_line_at: dict[str, float] = {}
+
+    def count(self, errors: BaseExceptionGroup) -> None:
+        for error in _leaves(errors):
+            name = type(error).__name__
+            self._unlogged[name] += 1
+            is_first = name not in self._next_line_at
+            if not is_first and trio.current_time() < self._next_line_at[name]:
+                continue
+            log.error(
+                "connection_failed",
+                error=name,
+                failed=self._unlogged[name],
+                exc_info=error if is_first else None,
+            )
+            self._unlogged[name] = 0
+            self._next_line_at[name] = trio.current_time() + LOG_PAUSE
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+_failures = _Failures()
+
+
 class BoundedTCPServer(TCPServer):
     """Hypercorn's connection, whose sending ends: with the data sent, or with the connection.
 
@@ -140,8 +188,8 @@ class BoundedTCPServer(TCPServer):
     async def run(self) -> None:
         try:
             await super().run()
-        except* Exception:
-            log.exception("connection_failed")
+        except* Exception as errors:
+            _failures.count(errors)
 
     async def _read_data(self) -> None:
         await super()._read_data()

@@ -14,6 +14,7 @@ from engine.doctor.database import (
     check_postgres,
     check_same_database,
 )
+from engine.doctor.encryption import check_encryption
 from engine.doctor.exposure import check_exposure
 from engine.doctor.finding import Check, Finding, Outcome, broken
 from engine.doctor.indexes import (
@@ -59,6 +60,7 @@ CHECKS: dict[str, Check] = {
     "Postgres": check_postgres,
     "migrations": check_migrations,
     "login": check_login,
+    "TLS to Postgres": check_encryption,
     "same database": check_same_database,
     "pooler": check_pooler,
     "roles": check_roles,

@@ -43,6 +43,9 @@ RECOUNT_PAUSE = 0.25
 # Ids in the sample for each shard that is to be planned: shards then differ by a tenth or so.
 SAMPLE_PER_SHARD = 32
 
+# What ends a run for want of time. That the fleet was away is nearer to the cause.
+_IF_NOTHING_ELSE = (None, StopReason.SOFT_THRESHOLD, StopReason.HARD_DEADLINE)
+
 
 @dataclass(frozen=True, slots=True)
 class Coordinator:
@@ -81,10 +84,13 @@ class _Coordination:
         self._merge = Merge(self._walk.unfetched, progress)  # until there is a plan
         self._nothing_begins = trio.Event()  # no shard that was not begun will be
         self._receiving = trio.CancelScope()
+        self._gathering: Gathering | None = None
 
     async def carry_out(self) -> Summary:
         budget, walk = self._budget, self._walk
         async with trio.open_nursery() as around:
+            # Whatever takes its time to be cut, the count gets no more than there is.
+            around.cancel_scope.deadline = budget.counted_by
             around.start_soon(self._count_missing)
 
             with trio.move_on_at(budget.hard_deadline) as cut, self._progress.fence.scope as fenced:
@@ -96,12 +102,18 @@ class _Coordination:
             if fenced.cancelled_caught:
                 walk.stop(self._progress.fence.reason)
             now = trio.current_time()
-            counted_by = now + COUNT_GRACE if fenced.cancelled_caught else budget.counted_by
-            around.cancel_scope.deadline = counted_by if self._merge.missing else now
+            if not self._merge.missing:
+                around.cancel_scope.deadline = now
+            elif fenced.cancelled_caught:
+                around.cancel_scope.deadline = min(now + COUNT_GRACE, budget.counted_by)
 
         ended_by = StopReason.HARD_DEADLINE if cut.cancelled_caught else walk.stop_reason
         if ended_by in (None, StopReason.SOFT_THRESHOLD):
             ended_by = self._merge.stop_reason or ended_by
+        # Who misses results of a fleet that is away, waited for nothing else.
+        is_away = self._gathering is not None and self._gathering.is_away
+        if self._merge.missing and is_away and ended_by in _IF_NOTHING_ELSE:
+            ended_by = StopReason.FLEET_UNAVAILABLE
         return summarise(
             self._progress.tally,
             unfetched=self._merge.close(),
@@ -126,6 +138,7 @@ class _Coordination:
                     fleet_away = True
                     await self._walk.pause(RECONNECT_PAUSE)
                 else:
+                    self._gathering = gathering
                     await self._hand_out(gathering, shards)
                     return
         if fleet_away:
@@ -252,7 +265,9 @@ class _Coordination:
         **Cancellation:** who was not counted by then is not known.
         """
         await self._walk.settled()
-        await self._nothing_begins.wait()
+        # At the hard deadline nothing begins, although who is cut may take a moment to say so.
+        with trio.move_on_at(self._budget.hard_deadline):
+            await self._nothing_begins.wait()
         merge = self._merge
         while not merge.remaining.keys() >= set(merge.missing):
             index = next(index for index in merge.missing if index not in merge.remaining)

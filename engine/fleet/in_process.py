@@ -117,6 +117,8 @@ class InProcessFleet:
 class _Gathering:
     """Implements Gathering."""
 
+    is_away = False
+
     def __init__(self, fleet: InProcessFleet, run_id: UUID) -> None:
         self._fleet = fleet
         self._run_id = run_id

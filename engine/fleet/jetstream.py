@@ -40,10 +40,17 @@ class JetStream:
     """Implements Fleet and Workplace."""
 
     def __init__(
-        self, connection: NatsConnection, names: Names, *, shards_at_once: int, replicas: int
+        self,
+        connection: NatsConnection,
+        names: Names,
+        beside: trio.Nursery,
+        *,
+        shards_at_once: int,
+        replicas: int,
     ) -> None:
         self._connection = connection
         self.names = names
+        self._beside = beside  # for what nobody waits for
         self._make_streams = partial(
             streams.make_streams, names=names, shards_at_once=shards_at_once, replicas=replicas
         )
@@ -57,13 +64,13 @@ class JetStream:
 
     @asynccontextmanager
     async def open_gathering(self, run_id: UUID) -> AsyncIterator[_Gathering]:
-        gathering = _Gathering(self._connection, self.names, run_id)
+        gathering = _Gathering(self._connection, self.names, self._beside, run_id)
         await gathering.make()
         try:
             yield gathering
         finally:
-            with trio.move_on_after(FAREWELL_TIMEOUT, shield=True), suppress(FleetUnavailable):
-                await gathering.delete()
+            # Beside the answer of the run, which a server that went silent must not hold up.
+            self._beside.start_soon(gathering.bid_farewell)
 
     async def take(self) -> _Delivery:
         pauses = _Pauses()
@@ -90,17 +97,21 @@ class JetStream:
 class _Gathering:
     """Implements Gathering."""
 
-    def __init__(self, connection: NatsConnection, names: Names, run_id: UUID) -> None:
+    def __init__(self, connection: NatsConnection, names: Names, beside: trio.Nursery, run_id: UUID) -> None:
         self._connection = connection
         self._names = names
+        self._beside = beside
         self._run_id = run_id
+        self.is_away = False
 
     async def make(self) -> None:
         make = partial(streams.make_gathering, names=self._names, run_id=self._run_id)
         await self._connection.use(make)
 
-    async def delete(self) -> None:
-        await self._connection.use(partial(streams.delete_gathering, names=self._names, run_id=self._run_id))
+    async def bid_farewell(self) -> None:
+        delete = partial(streams.delete_gathering, names=self._names, run_id=self._run_id)
+        with trio.move_on_after(FAREWELL_TIMEOUT), suppress(FleetUnavailable):
+            await self._connection.use(delete)
 
     async def submit(self, index: int, message: bytes) -> None:
         subject = self._names.shard(self._run_id, index)
@@ -112,21 +123,28 @@ class _Gathering:
         while True:
             try:
                 message = await self._connection.use(pull)
-                if message is not None:
-                    acknowledge = partial(streams.acknowledge, reply=message.reply, word=Msg.Ack.Ack)
-                    with suppress(FleetUnavailable):
-                        await self._connection.use(acknowledge)
-            except FleetUnavailable:
+            except FleetUnavailable as error:
+                if pauses.is_first:
+                    log.warning("no_results_yet", reason=str(error))
+                self.is_away = True
                 await pauses.pause()
                 with suppress(FleetUnavailable):
                     await self.make()  # a server that came back without its store has forgotten it
+                    self.is_away = False
                 continue
             pauses = _Pauses()
+            self.is_away = False
             if message is not None:
+                self._beside.start_soon(self._acknowledge, message)
                 with suppress(ValueError):
                     run_id, index = read_subject(message.subject)
                     if run_id == self._run_id:
                         return index, message.data
+
+    async def _acknowledge(self, message: Msg) -> None:
+        """It has arrived whether or not the server hears of it; else it only comes again."""
+        with suppress(FleetUnavailable):
+            await _say(self._connection, message.reply, Msg.Ack.Ack)
 
     async def withdraw(self) -> None:
         await self._connection.use(partial(streams.withdraw, names=self._names, run_id=self._run_id))
@@ -200,5 +218,5 @@ async def open_jetstream(
 
     **Cancellation:** no task, no socket is left, within a second.
     """
-    async with open_nats(address) as connection:
-        yield JetStream(connection, Names(name), shards_at_once=shards_at_once, replicas=replicas)
+    async with open_nats(address) as connection, trio.open_nursery() as beside:
+        yield JetStream(connection, Names(name), beside, shards_at_once=shards_at_once, replicas=replicas)

@@ -44,6 +44,13 @@ _OF_THE_NETWORK: dict[type[Exception], str] = {
 }
 
 
+class PullRefused(nats.errors.Error):
+    """The server hands nothing out to whoever asks like this; `status` is its own word, in digits."""
+
+    def __init__(self, status: str | None) -> None:
+        super().__init__(f"status {status}")
+
+
 def describe(error: BaseException, refusal: str | None) -> FleetUnavailable:
     """`refusal`: what the server said meanwhile that this user may not do; it then answers nothing at all."""
     return FleetUnavailable(f"NATS can't be used: {_reason(error, refusal)}.", RETRY_AFTER)
@@ -57,7 +64,7 @@ def describe_of_tls(error: BaseException) -> FleetUnavailable:
 
 def is_of_the_server(error: BaseException) -> bool:
     """Whether another server might do better, or the same one over another connection."""
-    return not isinstance(error, APIError) or isinstance(error, ServiceUnavailableError)
+    return not isinstance(error, APIError | PullRefused) or isinstance(error, ServiceUnavailableError)
 
 
 def _reason(error: BaseException, refusal: str | None) -> str:
@@ -66,6 +73,8 @@ def _reason(error: BaseException, refusal: str | None) -> str:
             f"this user may not do that ({refusal.removeprefix('nats: ')}); check SCHEDULER_FLEET_USER, and "
             "its rights in the servers' configuration"
         )
+    if isinstance(error, PullRefused):
+        return f"it hands nothing out ({error}); look at its log"
     if isinstance(error, ServiceUnavailableError) and error.err_code is None:
         error = nats.errors.NoRespondersError()  # which is what nats-py has made this of
     if isinstance(error, APIError):

@@ -28,6 +28,11 @@ MAX_DELIVERIES = 5
 class Gathering(Protocol):
     """One run's end of the fleet, never used by two tasks at once but for `withdraw`."""
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the fleet could not be reached when it was last asked for a result."""
+        ...
+
     async def submit(self, index: int, message: bytes) -> None:
         """Hand a shard over. Returns when the fleet has it for good; again with the same index is no second.
 
@@ -71,6 +76,8 @@ class Fleet(Protocol):
 
     def open_gathering(self, run_id: UUID) -> AbstractAsyncContextManager[Gathering]:
         """Open before anything is submitted. Raises FleetUnavailable.
+
+        Leaving it waits for nobody: a run's answer comes after it.
 
         **Cancellation:** shards under way go on, and what they say goes to nobody.
         """

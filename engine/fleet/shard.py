@@ -33,8 +33,10 @@ MAX_RESULT_BYTES = 512 * 1024
 NAMES_AT_MOST = 1_000
 OTHER = "_other"
 
-# As pydantic bounds it: a count of mentors or notifications that Postgres's bigint holds.
-_Count = Annotated[int, Field(ge=0, le=2**53)]
+# Mentors, or notifications, of one result, all together: Postgres's bigint holds those of a thousand.
+COUNTED_AT_MOST = 2**53
+
+_Count = Annotated[int, Field(ge=0, le=COUNTED_AT_MOST)]
 _Index = Annotated[int, Field(ge=0, le=1_000_000)]
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 _ScenarioType = Annotated[str, Field(pattern=SCENARIO_TYPE_PATTERN)]
@@ -121,6 +123,9 @@ class ShardResult(BaseModel):
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         finished = self.evaluated + sum(self.errors.values())
+        told = (finished + self.unprocessed, sum(self.dispatched.values()), sum(self.suppressed.values()))
+        if max(told) > COUNTED_AT_MOST:
+            raise ValueError("more than the ledger holds")
         if not self.stretch_evaluated <= self.stretch_mentors <= finished:
             raise ValueError("more was finished without a gap than was finished")
         if self.stretch_evaluated > self.evaluated:

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from engine.database import Database
+from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.fleet.plan import PastShard
 from engine.fleet.protocol import ACK_WAIT
 from engine.fleet.shard import Shard, ShardResult
@@ -21,7 +22,7 @@ from engine.lease import FENCE_AFTER
 from engine.low_water_mark import LowWaterMark
 from engine.mentors.protocol import IdRange
 from engine.readiness import check_ready
-from engine.statements import load_statement
+from engine.statements import Statement, load_statement
 from engine.tally import Tally
 
 # Seconds that a claim may take: two tries fit before its shard is to go to somebody else.
@@ -78,7 +79,9 @@ class Kept:
 
 
 class ShardLedger:
-    """`scheduler.shards`. Every method raises DatabaseUnavailable and StatementFailed."""
+    """`scheduler.shards`. Every method raises DatabaseUnavailable and, but for the coordinator's three,
+    StatementFailed.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -90,7 +93,7 @@ class ShardLedger:
         """
         return [
             PastShard(IdRange(row["after_id"], row["until_id"]), row["low_water_mark"], row["is_completed"])
-            for row in await self._database.fetch(_PREVIOUS_SHARDS, run_id)
+            for row in await self._fetch(_PREVIOUS_SHARDS, run_id)
         ]
 
     async def plan_shards(self, run_id: UUID, ranges: Sequence[IdRange]) -> float | None:
@@ -98,7 +101,7 @@ class ShardLedger:
 
         **Cancellation:** whether it was written is not known; writing the same again does no harm.
         """
-        rows = await self._database.fetch(
+        rows = await self._fetch(
             _PLAN_SHARDS,
             run_id,
             [each.after for each in ranges],
@@ -160,5 +163,14 @@ class ShardLedger:
 
         **Cancellation:** whether they were withdrawn is not known; doing it again does no harm.
         """
-        rows: Sequence[Any] = await self._database.fetch(_WITHDRAW_SHARDS, run_id)
+        rows = await self._fetch(_WITHDRAW_SHARDS, run_id)
         return {row["shard_index"] for row in rows}
+
+    async def _fetch(self, statement: Statement, *arguments: Any) -> Sequence[Any]:
+        """For the coordinator. A refused statement, by a lock_timeout for example, is a ledger that is away
+        for the moment: there is a budget to try again in, and what was done until then is not undone by it.
+        """
+        try:
+            return await self._database.fetch(statement, *arguments)
+        except StatementFailed as error:
+            raise DatabaseUnavailable(str(error)) from None

@@ -19,6 +19,7 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from engine.fleet.nats_connection import REQUEST_TIMEOUT
+from engine.fleet.nats_faults import PullRefused
 from engine.fleet.protocol import ACK_WAIT, MAX_DELIVERIES
 from engine.fleet.shard import MAX_MESSAGE_BYTES, MAX_RESULT_BYTES
 
@@ -38,7 +39,8 @@ GATHERING_MAX_IDLE = 300.0
 # stream has another leader, who knows nothing of the pull.
 PULL_EXPIRES, PULL_HEARTBEAT = 30.0, 1.0
 
-# Seconds before the next pull where the server ended one at once, as while a leader is elected.
+# Seconds before the next pull where the server ended one at once, as while a leader is elected, or whatever
+# else it has against it.
 PULL_PAUSE = 0.25
 
 # Seconds between two tries at storing what three servers are storing at that moment: a few round trips.
@@ -169,6 +171,7 @@ async def make_gathering(client: Client, names: Names, run_id: UUID) -> None:
             durable_name=names.gathering(run_id),
             filter_subject=names.result(run_id, "*"),
             ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT,  # one that was lost on its way comes again while somebody waits for it
             inactive_threshold=GATHERING_MAX_IDLE,
         ),
     )
@@ -180,7 +183,7 @@ async def delete_gathering(client: Client, names: Names, run_id: UUID) -> None:
 
 
 async def pull(client: Client, stream: str, consumer: str) -> Msg | None:
-    """The consumer's next message; None if there was none for a while.
+    """The consumer's next message; None if there was none for a while. Raises PullRefused.
 
     Has an inbox of its own, which is gone when this ends: a message for a pull that was cancelled would be
     delivered to nobody, and count.
@@ -205,9 +208,12 @@ async def pull(client: Client, stream: str, consumer: str) -> Msg | None:
                 continue
             if status == api.StatusCode.SERVICE_UNAVAILABLE.value:
                 raise nats.errors.NoRespondersError
+            if status in (api.StatusCode.NO_MESSAGES.value, api.StatusCode.REQUEST_TIMEOUT.value):
+                return None
+            await asyncio.sleep(PULL_PAUSE)
             if status == api.StatusCode.CONFLICT.value:
-                await asyncio.sleep(PULL_PAUSE)
-            return None
+                return None
+            raise PullRefused(status)
     finally:
         with suppress(nats.errors.Error, OSError):
             await subscription.unsubscribe()

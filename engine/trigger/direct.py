@@ -21,6 +21,7 @@ import httptools
 import trio
 
 from engine.errors import InvocationFailed
+from engine.last_look import look_at_deadline
 from engine.trigger.endpoint import Endpoint, parse_endpoint
 from engine.trigger.tcp_stream import TcpStream
 from engine.trigger.transport import MAX_HEADER_BYTES, Answer
@@ -80,7 +81,9 @@ class _Connection:
         answer = _AnswerReader(max_body_bytes)
         reusable = False
         try:
-            stream = self._stream or await self._connect()
+            if (stream := self._stream) is None:
+                stream = await self._connect()
+                await look_at_deadline()
             reusable = await _exchange(stream, request, answer)
         finally:
             answer.parser = None  # breaks the cycle, so that no garbage collection is needed for every call

@@ -83,7 +83,7 @@ class _Session:
             )
         except InvocationFailed as failure:
             if is_out_of_files(failure):  # the trigger engine has not refused anything
-                raise InvocationFailed("out_of_files", retryable=True) from failure
+                raise InvocationFailed("out_of_files", retryable=failure.retryable) from failure
             raise
         if answer.status != 200:
             raise _failure_of_status(answer)

@@ -14,6 +14,7 @@ import trio
 
 from engine.database import Database
 from engine.errors import DatabaseUnavailable, InvocationFailed, StatementFailed
+from engine.last_look import look_at_deadline
 from engine.statements import Statement, load_statement
 from engine.trigger.protocol import Evaluation, RunContext
 
@@ -109,6 +110,7 @@ class _Session:
             except DatabaseUnavailable:
                 # A restart of Postgres costs no mentor an error: the invocation's time-out ends the waiting.
                 await trio.sleep(RECONNECT_PAUSE)
+                await look_at_deadline()
             except StatementFailed as error:
                 raise _invocation_failed(error.sqlstate) from error
 

@@ -33,7 +33,8 @@ class TransportConnection(Protocol):
         """Send one POST and read its whole answer, whatever its status; 1xx answers are skipped.
 
         `headers` go out beside those of the connection. A kept-alive connection that was closed, or that
-        said something unasked, since its last answer is replaced before anything is sent.
+        said something unasked, since its last answer is replaced before anything is sent. Where a connection
+        was waited for, nothing is sent past the deadline (engine/last_look.py).
 
         Raises InvocationFailed with one of these error classes, after which a fresh connection is used:
         `connection_refused` (no connection: refused, no such host, TLS not established; retryable, but TLS

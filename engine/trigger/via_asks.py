@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from engine.errors import ConfigurationError, InvocationFailed
+from engine.last_look import look_at_deadline
 from engine.trigger.endpoint import parse_endpoint
 from engine.trigger.transport import MAX_HEADER_BYTES, Answer
 
@@ -85,6 +86,7 @@ class _Connection:
         try:
             if self._stream is None:
                 await self._connect()
+                await look_at_deadline()
             exchange = _Exchange(self._stream, max_body_bytes)
             request = RequestProcessor(
                 self._session,

@@ -32,7 +32,7 @@ OF_DOCTOR = """
 """
 
 # What can be looked at without any database.
-WITHOUT_DATABASE = {"exposure", "service"}
+WITHOUT_DATABASE = {"TLS to Postgres", "exposure", "service"}
 
 
 def finding(findings: list[Finding], check: str) -> Finding:
@@ -69,6 +69,19 @@ async def test_a_service_that_logs_in_as_somebody_else(healthy: Healthy, adminis
         await run_script(administrator, "drop role somebody")
     assert broken_of(findings) == ["login"]
     assert finding(findings, "login").found == "DATABASE_URL logs in as somebody"
+
+
+async def test_a_service_whose_way_to_postgres_may_be_in_the_clear(healthy: Healthy) -> None:
+    url = healthy.settings["DATABASE_URL"].replace("sslmode=disable", "sslmode=prefer")
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    name, _, port = host.partition(":")
+    # The first one answers.
+    hosts = f"host={name},db.example&port={port},5432&{parts.query}"
+    url = parts._replace(netloc=f"{login}@", query=hosts).geturl()
+    findings = await healthy.examine(DATABASE_URL=url)
+    assert broken_of(findings) == ["TLS to Postgres"]
+    assert "DATABASE_URL leads to another machine with sslmode=prefer" in findings[3].found
 
 
 async def test_a_service_that_uses_another_database_of_the_server(
@@ -137,7 +150,7 @@ async def test_a_wrong_password_is_the_logins_fault_and_its_to_ask_where_it_lead
 async def test_without_the_administrators_url_what_it_is_needed_for_says_so(healthy: Healthy) -> None:
     findings = await healthy.examine(SCHEDULER_ADMIN_DATABASE_URL=None)
     seen_by_the_service = {
-        *("Postgres", "migrations", "login", "same database", "pooler", "roles"),
+        *("Postgres", "migrations", "login", "TLS to Postgres", "same database", "pooler", "roles"),
         *("service's rights", "service's limits", "views", "row-level security", "mentor source"),
         *("trigger engine", "clock", "service", "exposure", "secret's readers"),
     }

@@ -87,6 +87,33 @@ async def test_retry_after_is_honoured(autojump_clock: MockClock) -> None:
     assert summary.total_evaluated == 1
 
 
+async def test_retry_after_is_honoured_beyond_a_fence_that_will_be_put_off(autojump_clock: MockClock) -> None:
+    act = FailFirst(1, InvocationFailed("http_429", retryable=True, retry_after=12.0))
+    engine = FakeTriggerEngine(act=act)
+    walk = Walkthrough(FakeMentors(ids(1)), engine)
+    walk.progress.fence.put_off_until(8.0)
+
+    async def put_off() -> None:
+        await trio.sleep(7.0)
+        walk.progress.fence.put_off_until(15.0)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put_off)
+        summary = await walk.run()
+    assert engine.begun_at == [0.0, 12.0]
+    assert summary.total_evaluated == 1
+
+
+async def test_a_retry_that_the_fence_cuts_leaves_the_mentor_unprocessed(autojump_clock: MockClock) -> None:
+    act = FailFirst(1, InvocationFailed("http_429", retryable=True, retry_after=12.0))
+    engine = FakeTriggerEngine(act=act)
+    walk = Walkthrough(FakeMentors(ids(1)), engine)
+    walk.progress.fence.put_off_until(8.0)
+    summary = await walk.run()
+    assert (trio.current_time(), engine.begun_at) == (8.0, [0.0])
+    assert (summary.total_errors, summary.total_unprocessed) == (0, 1)
+
+
 async def test_retry_after_past_the_hard_deadline_is_an_error_at_once(autojump_clock: MockClock) -> None:
     act = FailFirst(1, InvocationFailed("http_429", retryable=True, retry_after=28.0))
     summary = await Walkthrough(FakeMentors(ids(1)), FakeTriggerEngine(act=act)).run()

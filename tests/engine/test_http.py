@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -456,3 +457,17 @@ async def test_every_mentor_of_an_answer_for_many_is_evaluated_or_an_error(
     evaluation = await evaluate(always({"results": results}), ids(7))
     assert evaluation.dispatched.get("a", 0) == kinds.count("ok")
     assert sum(evaluation.errors.values()) == 7 - kinds.count("ok")
+
+
+# When there is no file descriptor left
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+async def test_without_a_file_descriptor_a_failure_is_called_so_and_retried_only_if_it_would_have_been(
+    retryable: bool,
+) -> None:
+    def refuse(asked: Any) -> Answer:
+        raise InvocationFailed("connection_cut", retryable=retryable) from OSError(errno.EMFILE, "too many")
+
+    failure = await fail(FakeTransport(refuse), ids(1))
+    assert (failure.error_class, failure.retryable) == ("out_of_files", retryable)

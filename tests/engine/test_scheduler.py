@@ -17,7 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine import RunInProgress, RunRequest, Scheduler, StopReason, Summary, load_settings
 from engine.database import RELEASE_TIMEOUT
-from engine.errors import DatabaseUnavailable, Draining, InvocationFailed, RunFailed
+from engine.errors import DatabaseUnavailable, Draining, InvocationFailed, NotReady, RunFailed
 from engine.lease import FENCE_AFTER, HEARTBEAT_PERIOD, LONGEST_PAUSE
 from engine.ledger import LEASE
 from engine.mentors.postgres import PostgresMentors
@@ -33,7 +33,7 @@ OVER_HTTP = {"database_url": "postgresql://model@model/model", "trigger_engine":
 
 @asynccontextmanager
 async def open_model(
-    database: ModelDatabase, trigger_engine: FakeTriggerEngine, **given: Any
+    database: ModelDatabase, trigger_engine: FakeTriggerEngine, /, **given: Any
 ) -> AsyncIterator[Scheduler]:
     """A process: a scheduler over the model. Leaving the block kills it."""
     async with trio.open_nursery() as runs:
@@ -554,3 +554,18 @@ async def test_whoever_waits_for_a_drain_is_told_at_once(autojump_clock: MockClo
         assert not scheduler.is_draining
         scheduler.drain()
         assert scheduler.is_draining
+
+
+@pytest.mark.parametrize("refused", ["begin_run", "enabled_scenario_types"])
+async def test_a_statement_that_postgres_refuses_at_the_start_is_for_later_and_says_so(
+    refused: str, autojump_clock: MockClock
+) -> None:
+    """As at a statement_timeout: nothing was begun, and the next tick may well be luckier."""
+    database = ModelDatabase(ids(5))
+    database.refuses = lambda name, now: name == refused
+    async with open_model(database, FakeTriggerEngine(), trigger_engine="in-database") as scheduler:
+        with pytest.raises(NotReady, match=rf"{refused} \(SQLSTATE 57014\)\..*statement_timeout") as refusal:
+            await scheduler.start(RunRequest(scenario_types=("expiry",)))
+        assert refusal.value.retry_after > 0
+        assert database.runs == []
+        await scheduler.wait_until_idle()

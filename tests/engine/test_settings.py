@@ -457,9 +457,9 @@ def test_each_shard_has_an_invocation_at_least() -> None:
 
 def test_shards_end_before_their_run() -> None:
     [fault] = faults(fleet="in-process", soft_threshold=27.5)
-    assert "with SCHEDULER_FLEET they must lie 1 s apart" in fault
+    assert "with SCHEDULER_FLEET they must lie 1.6 s apart" in fault
     load_settings(soft_threshold=27.5)
-    load_settings(fleet="in-process", soft_threshold=27.0)
+    load_settings(fleet="in-process", soft_threshold=26.4)
 
 
 def test_a_fleets_user_and_password_belong_together() -> None:

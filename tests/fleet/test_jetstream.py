@@ -9,8 +9,10 @@ from uuid import uuid4
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from engine.errors import FleetUnavailable
+from engine.fleet import streams
 from engine.fleet.jetstream import FAREWELL_TIMEOUT, JetStream, open_jetstream
 from engine.fleet.nats_connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Address
 from engine.fleet.protocol import ACK_WAIT
@@ -112,7 +114,35 @@ async def test_a_subject_that_is_no_shards_is_terminated_and_the_next_one_taken(
 async def test_a_gathering_leaves_no_consumer(fleet: JetStream, nats: NatsServers) -> None:
     async with fleet.open_gathering(uuid4()):
         assert [each["state"]["consumer_count"] for each in nats.streams(fleet.names.results)] == [1]
-    assert [each["state"]["consumer_count"] for each in nats.streams(fleet.names.results)] == [0]
+    with trio.fail_after(PATIENCE):
+        while [each["state"]["consumer_count"] for each in nats.streams(fleet.names.results)] != [0]:  # noqa: ASYNC110
+            await trio.sleep(0.02)  # nothing but asking tells
+
+
+async def test_nobody_who_leaves_a_gathering_waits_for_a_server_that_is_silent() -> None:
+    with open_nats_servers() as nats:
+        await nats.wait_until_up()
+        async with open_fleet(nats.urls, name="a") as fleet:
+            await fleet.check_ready()
+            async with fleet.open_gathering(uuid4()):
+                nats.servers[0].freeze()
+                left_at = trio.current_time()
+            assert trio.current_time() - left_at < FAREWELL_TIMEOUT / 2
+        assert trio.current_time() - left_at < FAREWELL_TIMEOUT + CLOSE_TIMEOUT * 2 + BOUND
+
+
+async def test_a_pull_that_is_refused_is_repeated_after_a_pause_and_said_once(
+    fleet: JetStream, nats: NatsServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as by a server of another version: 400, for signs of life further apart than it allows."""
+    monkeypatch.setattr(streams, "PULL_HEARTBEAT", 20.0)
+    before = nats.servers[0].ask("/varz")["in_msgs"]
+    with capture_logs() as logs, trio.move_on_after(1.0):
+        await fleet.take()
+    assert nats.servers[0].ask("/varz")["in_msgs"] - before < 20
+    [line] = logs
+    assert line["event"] == "no_shards_yet"
+    assert "status 400" in line["reason"]
 
 
 # --- Connections that break ---

@@ -352,6 +352,7 @@ async def test_nats_lost_in_mid_run_leaves_a_true_summary(
         assert_true(summary, 1_000)
         assert 0 < summary["total_evaluated"] < 1_000
         assert summary["partial"]
+        assert summary["stop_reason"] == "fleet_unavailable"
         [sent] = await query(database_url, "select count(*) as n from scheduler.notifications")
         assert summary["total_dispatched"] <= sent["n"]
         assert all(worker.is_alive for worker in fleet.workers)

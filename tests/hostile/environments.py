@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -22,6 +23,7 @@ SECRET_NAMES = (
     "SCHEDULER_SERVICE_ROLE_KEY",
     "SCHEDULER_OPERATOR_TOKEN",
     "SCHEDULER_PROXY",
+    "SCHEDULER_FLEET_PASSWORD",
 )
 
 
@@ -77,5 +79,11 @@ def use(settings: Settings) -> None:
         # What goes onto the wire is one line, whatever the URL.
         f"{endpoint.target} {endpoint.authority}".encode("ascii")
         assert not set("\r\n \t") & set(endpoint.target + endpoint.authority)
-    for secret in (settings.service_role_key, settings.operator_token):
+    if settings.fleet is not None:
+        assert settings.concurrency_per_shard >= 1
+        assert settings.fleet_is_in_process is not settings.fleet_is_remote
+    # A subject's part, where a dot or an asterisk would make it another's.
+    for name in (settings.fleet_name, settings.fleet_user):
+        assert name is None or re.fullmatch(r"[\w-]+", name, re.ASCII), name
+    for secret in (settings.service_role_key, settings.operator_token, settings.fleet_password):
         assert secret is None or secret.get_secret_value().isascii()

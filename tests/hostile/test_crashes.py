@@ -11,7 +11,7 @@ from tests.hostile.fuzz.targets import make_target
 CRASHES = Path(__file__).parent / "fuzz" / "crashes"
 
 
-@pytest.mark.parametrize("name", ["direct", "results", "requests", "environments"])
+@pytest.mark.parametrize("name", ["direct", "results", "requests", "environments", "messages"])
 def test_what_the_fuzzer_starts_from_holds(name: str) -> None:
     target = make_target(name)
     for seed in target.seeds:

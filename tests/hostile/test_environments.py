@@ -90,6 +90,16 @@ words = st.sampled_from(
             "postgres://u:%zz@h/d",
             "postgresql://[/",
         ),
+        *(
+            "in-process",
+            "nats://127.0.0.1:4222",
+            "nats://h",
+            "tls://h:4222,tls://[::1]",
+            "tls://u:p@h",
+            "tls://h/p",
+            "tls://h,",
+            "/nowhere.pem",
+        ),
     ]
 )
 around = st.sampled_from(
@@ -127,6 +137,13 @@ def test_whatever_is_set_is_taken_or_a_sentence_for_each_fault_and_no_secret(
 @counted("environments")
 def test_one_setting_gone_wrong_is_taken_or_named(name: str, value: str) -> None:
     check_environment(RIGHT | {name: value})
+
+
+def test_every_setting_that_is_a_secret_is_among_those_that_are_searched_for() -> None:
+    secret = {
+        _name_of(name) for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)
+    }
+    assert secret == set(SECRET_NAMES)
 
 
 def test_what_is_right_is_taken() -> None:

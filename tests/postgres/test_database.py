@@ -7,15 +7,18 @@ import gc
 import resource
 import traceback
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
+import engine.database
 from engine.bridge import CANCELLED_TIMERS
 from engine.database import Database, open_database
 from engine.embedded import EmbeddedPostgres
@@ -302,13 +305,16 @@ async def test_a_server_that_takes_no_writes_is_unavailable_and_its_connection_i
 
 
 async def send_garbage(stream: trio.SocketStream) -> None:
-    """Let everybody in, and answer whatever is asked with a row description that ends before its columns."""
+    """Let everybody in and begin, and answer all else with a row description that ends before its columns."""
     async with stream:
         await stream.receive_some()
         await stream.send_all(message(b"R", bytes(4)) + message(b"S", b"server_version\x0018.0\0"))
         await stream.send_all(message(b"K", bytes(8)) + message(b"Z", b"I"))
         with suppress(trio.BrokenResourceError):
-            async for _ in stream:
+            async for asked in stream:
+                if asked.startswith(b"Q"):
+                    await stream.send_all(message(b"C", b"BEGIN\0") + message(b"Z", b"T"))
+                    continue
                 await stream.send_all(message(b"1") + message(b"t", bytes(2)) + message(b"T", b"\x00\x02"))
 
 
@@ -316,15 +322,55 @@ def message(kind: bytes, body: bytes = b"") -> bytes:
     return kind + (len(body) + 4).to_bytes(4) + body
 
 
-async def test_a_server_that_sends_garbage_is_unavailable() -> None:
+@asynccontextmanager
+async def open_garbling() -> AsyncIterator[tuple[Database, list[int]]]:
+    """A database whose server sends garbage, and a number for each connection that was made to it."""
+    connections: list[int] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        connections.append(len(connections))
+        await send_garbage(stream)
+
     async with trio.open_nursery() as nursery:
-        [listener] = await nursery.start(partial(trio.serve_tcp, send_garbage, 0, host="127.0.0.1"))
+        [listener] = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         url = f"postgresql://app@127.0.0.1:{listener.socket.getsockname()[1]}/app?sslmode=disable"
         async with open_database(url, max_connections=1) as database:
-            for _ in range(2):
-                with pytest.raises(DatabaseUnavailable):
-                    await query(database, "select 1")
+            yield database, connections
         nursery.cancel_scope.cancel()
+
+
+async def in_a_transaction(database: Database) -> None:
+    async with database.open_transaction() as transaction:
+        await query(transaction, "select 1")
+
+
+@pytest.mark.parametrize("ask", [lambda database: query(database, "select 1"), in_a_transaction])
+async def test_a_server_that_sends_garbage_is_unavailable_its_connection_gone_and_a_line_is_logged(
+    ask: Callable[[Database], Awaitable[Any]],
+) -> None:
+    async with open_garbling() as (database, connections):
+        for number in (1, 2):
+            with capture_logs() as logs, pytest.raises(DatabaseUnavailable, match="garbled"):
+                await ask(database)
+            assert [(line["event"], line["log_level"]) for line in logs] == [("answer_garbled", "warning")]
+            assert logs[0]["error"] in ("BufferError", "IndexError")
+            assert len(connections) == number
+
+
+@pytest.mark.parametrize("bug", [IndexError, BufferError, UnicodeDecodeError("utf-8", b"", 0, 1, "")])
+async def test_a_bug_that_fails_as_garbage_does_is_not_called_a_database_that_is_away(
+    bug: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*arguments: Any) -> None:
+        raise bug
+
+    async with open_garbling() as (database, connections):
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.database, "on_asyncio", fail)
+            for ask in (lambda: query(database, "select 1"), lambda: in_a_transaction(database)):
+                with pytest.raises((IndexError, BufferError, UnicodeDecodeError)):
+                    await ask()
+    assert connections == []
 
 
 # --- A network that goes silent ---

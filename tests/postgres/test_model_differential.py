@@ -30,7 +30,7 @@ RETENTION = 5_000_000.0
 TYPES = ("expiry", "inactivity", "milestone")
 
 EMPTY = (
-    "truncate scheduler.runs, scheduler.cooldowns, scheduler.notifications, "
+    "truncate scheduler.runs, scheduler.shards, scheduler.cooldowns, scheduler.notifications, "
     "public.peer_mentors, public.assignments, public.activities",
     "update scheduler.scenario_evaluation_config set enabled = true",
     "update scheduler.scenario_evaluation_config set enabled_since = null, "
@@ -43,6 +43,11 @@ ROWS = """
            stretch_evaluated, total_evaluated, total_errors, total_unprocessed, total_dispatched,
            total_suppressed, dispatched, suppressed, errors
       from scheduler.runs order by started_at, id
+"""
+SENT = """
+    select mentor_id, scenario_type, run_id,
+           extract(epoch from cooldown_window_start)::double precision as sent_at
+      from scheduler.notifications order by cooldown_window_start, mentor_id, scenario_type
 """
 LAST_RUN = """
     select scenario_type, last_run_evaluated, last_run_dispatched, last_run_suppressed
@@ -224,6 +229,7 @@ class Both:
         run_id = self.rng.choice((None, *self._run_ids[-2:]))
         if self.rng.random() < 0.5:
             await self.ask("evaluate_and_count", mentor_ids, types, dry_run, run_id, None)
+            await self._compare_notifications()
             return
         self.steps.append(f"evaluate {mentor_ids} {types} {dry_run} {run_id}")
         async with self._database.open_transaction() as transaction:
@@ -231,6 +237,18 @@ class Both:
             found = await evaluate(transaction, mentor_ids, types=types, dry_run=dry_run, run_id=run_id)
         said = self.model.evaluate(mentor_ids, types, dry_run=dry_run, run_id=run_id)
         self.compare(said, found)
+        await self._compare_notifications()
+
+    async def _compare_notifications(self) -> None:
+        """Who was sent what, by which run, and when: what is counted is not all that is said."""
+        found = [tuple(row) for row in await query(self._database, SENT)]
+        said = [
+            (each.mentor_id, each.scenario_type, each.run_id, each.sent_at)
+            for each in self.model.evaluations.notifications
+        ]
+        said.sort(key=lambda sent: (sent[3], sent[0], sent[1]))
+        self.compare([each[:3] for each in said], [each[:3] for each in found])
+        self.compare([pytest.approx(each[3], abs=1e-3) for each in said], [each[3] for each in found])
 
     async def forget(self) -> None:
         """Somebody takes a cooldown's row away; a key stands behind it."""

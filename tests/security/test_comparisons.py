@@ -32,11 +32,27 @@ REVIEWED = {
 def comparisons() -> Iterator[tuple[str, str]]:
     """Every `==`, `!=`, `in` and `not in` of the source, with its file."""
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Compare) and any(
-                isinstance(op, ast.Eq | ast.NotEq | ast.In | ast.NotIn) for op in node.ops
-            ):
-                yield str(path.relative_to(ROOT)), ast.unparse(node)
+        for source in comparisons_in(path.read_text("utf-8")):
+            yield str(path.relative_to(ROOT)), source
+
+
+def comparisons_in(text: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
+        if (
+            isinstance(node, ast.Compare)
+            and any(isinstance(op, ast.Eq | ast.NotEq | ast.In | ast.NotIn) for op in node.ops)
+            and not all(map(tells_if_it_is_none, (node.left, *node.comparators)))
+        ):
+            yield ast.unparse(node)
+
+
+def tells_if_it_is_none(node: ast.expr) -> bool:
+    """`… is None`: whether a secret is set is none."""
+    return (
+        isinstance(node, ast.Compare)
+        and all(isinstance(op, ast.Is | ast.IsNot) for op in node.ops)
+        and all(isinstance(each, ast.Constant) and each.value is None for each in node.comparators)
+    )
 
 
 def test_one_function_compares_in_constant_time_and_no_other() -> None:
@@ -62,6 +78,22 @@ def test_no_secret_is_compared_in_any_other_way() -> None:
 )
 def test_a_comparison_that_should_not_be_is_found(source: str) -> None:
     assert OF_A_SECRET.search(source)
+    assert list(comparisons_in(source)) == [source]
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("(token is None) != (secret is None)", 0),
+        ("(token is None) != secret", 1),
+        ("(token is given) == (secret is None)", 1),
+        ("(token == secret) != (secret is None)", 2),
+    ],
+)
+def test_whether_two_of_them_are_set_may_be_compared_and_nothing_else_of_them(
+    source: str, found: int
+) -> None:
+    assert len(list(comparisons_in(source))) == found
 
 
 @pytest.mark.parametrize("given", ["", "right", "righ", "Right", "right" * 1_000, "r", "\udcff", "wrong"])

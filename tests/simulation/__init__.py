@@ -25,14 +25,21 @@ where it can be found at once, else when the world is over:
 - an invocation past the hard deadline, a chunk begun while the process drains, an answer later than the hard
   deadline and the graces that spec.md allows;
 - a notification twice in its cooldown; more dispatched than were sent; a dry run that sends;
-- a mark that has passed somebody who was not finished; somebody who was there all the time and was not
-  visited while the mark went all the way round, which takes ⌈1/f⌉ + 1 runs at most;
+- a mark that has passed somebody who was not finished, or that is short of who was finished without a gap;
+- a run that does not begin where the last one of its types has left off, as of its verdict or, if it was
+  killed, of the last heartbeat that took effect;
+- somebody who was there all the time and was not visited by ⌈1/f⌉ + 1 runs, f the smallest share that one of
+  them was seen to finish: over any runs that followed one another, and once more when nothing goes wrong;
+- a third try at a chunk or at a half of one, a second that was not due, too early, or under another
+  Idempotency-Key; a retry or a half that was left out although there was time; an error of anybody but the
+  poisoned where nothing else goes wrong;
 - a completed run that has not visited whoever was there throughout; a total that is not the population's;
 - a freshness that claims what was not there;
 - a session, a call, a channel or a task that is left; a process that does not end when it is told to; no run
   that begins within half a minute after the last fault.
 
-That it can find them is tested by breaking the product on purpose (mutations.py, test_finds.py).
+That it can find them is tested by breaking the product on purpose, or, for what is SQL, the stand-in for it
+(mutations.py says which; test_finds.py).
 
 Where it is less than reality:
 
@@ -42,7 +49,13 @@ Where it is less than reality:
 - A statement is one step on the model: nothing of what Postgres does between concurrent statements is here
   (tests/postgres). That the model says what Postgres says, one statement after another, is held by
   tests/postgres/test_model_differential.py.
-- Sockets, TLS and HTTP are not here (tests/transports), and neither are Hypercorn and Quart (tests/web).
+- The default transport is here from its connecting to the bytes of a request and its answer, over a stream
+  that is no socket. Sockets, TLS and the other transports are not (tests/transports), and neither are
+  Hypercorn and Quart (tests/web).
+- Not judged: retries and halves of a run that was frozen, that has lost its lease or its database, or that is
+  dry; whether the same try goes on while Postgres is away; what was finished, of a try that had no answer, in
+  the database or in a run that was frozen; fairness where one budget holds no chunk at all, or, once nothing
+  goes wrong any more, less than a fifth of all.
 - Where Postgres's clock is put forward by more than the fence allows for, a lease ends early, and two runs
   may act at once until the next heartbeat; that is bounded, not forbidden. While it is put back, which run
   was the last one can't be told by it: then nothing is asked of fairness, and a lease lasts until the clock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -28,30 +29,36 @@ AT_ONCE = 50
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--worlds", type=int, default=2_000)
-    parser.add_argument("--seed", type=int, default=1, help="of a series of worlds")
-    parser.add_argument("--first", type=int, default=0, help="world of the series")
+    parser.add_argument("--worlds", type=int, default=2_000, help="of each series")
+    parser.add_argument("--seed", type=int, default=[1], nargs="+", help="of a series of worlds")
+    parser.add_argument("--first", type=int, default=0, help="world of each series")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no more are begun")
     asked = parser.parse_args()
-    seeds = [f"{asked.seed}:{asked.first + number}" for number in range(asked.worlds)]
+    numbers = range(asked.first, asked.first + asked.worlds)
+    seeds = [f"{series}:{number}" for number in numbers for series in asked.seed]
     began = time.monotonic()
     faults: Counter[str] = Counter()
     wrong: list[str] = []
-    runs = 0
+    worlds = runs = 0
     with ProcessPoolExecutor(min(len(os.sched_getaffinity(0)), max(len(seeds) // AT_ONCE, 1))) as workers:
         for outcome in workers.map(_simulate, seeds, chunksize=AT_ONCE):
             faults.update(outcome.faults)
+            worlds += 1
             runs += outcome.runs
             if outcome.violations:
                 wrong.append(outcome.seed)
                 shown = str(outcome) if len(wrong) <= SHOWN else f"World {outcome.seed}: {outcome.violations}"
                 print(shown, flush=True)
+            if time.monotonic() - began > 60 * asked.minutes:
+                workers.shutdown(wait=False, cancel_futures=True)
+                break
     seconds = time.monotonic() - began
-    print(f"{len(seeds)} worlds, {runs} runs, {faults.total()} faults in {seconds:.1f} s.")
+    print(f"{worlds} worlds, {runs} runs, {faults.total()} faults in {seconds:.1f} s.")
     for fault, count in sorted(faults.items()):
         print(f"{count:9} {fault}")
     print(f"Something is wrong in {len(wrong)} of them{': ' if wrong else '.'}{', '.join(wrong[:20])}")
-    if len(seeds) >= WORTH_KEEPING:
-        _keep(len(seeds), runs, faults, len(wrong))
+    if worlds >= WORTH_KEEPING:
+        _keep(worlds, runs, faults, len(wrong))
     return 1 if wrong else 0
 
 

@@ -112,20 +112,22 @@ class Client:
         self, statement: Statement, *arguments: Any, answer_within: float = STATEMENT_TIMEOUT
     ) -> Sequence[Row]:
         witness = self._world.witness
-        wrong = witness.asked(self._process, statement.name, arguments)
+        run_id = _run_id() if statement.name == "fetch_page" else None
+        wrong = witness.asked(self._process, statement.name, arguments, run_id)
         try:
             with trio.move_on_after(answer_within):
                 # As with the real one, the statement leaves in a later pass than it was asked for.
                 async with self._connections:
-                    return await self._ask(statement.name, arguments, wrong)
+                    return await self._ask(statement.name, arguments, wrong, run_id)
         finally:
             witness.gave_up(self._process, statement.name, arguments)
         raise DatabaseUnavailable("Postgres did not answer in time.")
 
-    async def _ask(self, name: str, arguments: tuple[Any, ...], wrong: str | None) -> Sequence[Row]:
+    async def _ask(
+        self, name: str, arguments: tuple[Any, ...], wrong: str | None, run_id: UUID | None
+    ) -> Sequence[Row]:
         world, process = self._world, self._process
         call = StatementCall(process)
-        run_id = _run_id() if name == "fetch_page" else None
         world.witness.sent(process, name, arguments, wrong)
         if not process.is_dead:
             world.database.receive(call, process, name, arguments)

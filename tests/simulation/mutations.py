@@ -1,9 +1,25 @@
-"""This file is the product broken on purpose, one promise at a time, at named seams."""
+"""This file is the promises broken on purpose, one at a time, at named seams.
+
+Most of these break the product's own code. Not so those whose promise is kept by SQL, which is not here: they
+break what stands in for it, tests/model_database.py and tests/model_evaluate.py, and so show that the witness
+would notice, and no more. They are:
+
+- `no_single_flight`, `postgres_forgets_every_mark` and
+  `a_second_try_at_the_verdict_is_taken_for_a_lost_lease`: begin_run.sql, record_heartbeat.sql and
+  finish_run.sql;
+- `cooldown_off`, `cooldown_and_keys_off`: scheduler.evaluate and the unique keys of the notifications;
+- `freshness_believes_a_dead_engine`: the column `covers`;
+- `freshness_believes_what_began_before_a_scenario_was_enabled`: enabled_scenario_types.sql.
+
+That the SQL itself keeps these promises is held by tests/postgres, and that the stand-in says what it says by
+tests/postgres/test_model_differential.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -17,9 +33,11 @@ import engine.run
 import engine.runner
 import engine.scheduler
 import engine.started_run
+import engine.trigger.direct
+import engine.trigger.in_database
 from engine.errors import InvocationFailed
 from engine.fence import Fence
-from engine.ledger import Ledger
+from engine.ledger import Ledger, Verdict
 from engine.low_water_mark import LowWaterMark
 from engine.mentors.postgres import PostgresMentors
 from engine.mentors.protocol import IdRange, Page
@@ -94,13 +112,16 @@ def no_single_flight(patch: pytest.MonkeyPatch) -> None:
 def no_look_at_the_deadline_before_an_invocation(patch: pytest.MonkeyPatch) -> None:
     """A process that was frozen in mid-pass acts once more per dispatcher before trio cuts it."""
 
-    class Blind:
-        """trio, but for the one look."""
+    patch.setattr(engine.dispatcher, "look_at_deadline", _look_at_nothing)
 
-        def __getattr__(self, name: str) -> Any:
-            return (lambda: float("inf")) if name == "current_effective_deadline" else getattr(trio, name)
 
-    patch.setattr(engine.dispatcher, "trio", Blind())
+def no_look_at_the_deadline_before_a_call_is_made_again(patch: pytest.MonkeyPatch) -> None:
+    """As it was before the simulation found it."""
+    patch.setattr(engine.trigger.in_database, "look_at_deadline", _look_at_nothing)
+
+
+async def _look_at_nothing() -> None:
+    pass
 
 
 def cooldown_off(patch: pytest.MonkeyPatch) -> None:
@@ -120,10 +141,10 @@ def cap_off(patch: pytest.MonkeyPatch) -> None:
 
 
 def failures_counted_as_evaluated(patch: pytest.MonkeyPatch) -> None:
-    count = Tally.count_evaluation
+    count_with = Tally.count_evaluation
 
     def count_all(self: Tally, mentors: int, evaluation: Evaluation) -> int:
-        return count(self, mentors, replace(evaluation, errors={}))
+        return count_with(self, mentors, replace(evaluation, errors={}))
 
     patch.setattr(Tally, "count_evaluation", count_all)
 
@@ -236,10 +257,125 @@ def a_retry_without_end(patch: pytest.MonkeyPatch) -> None:
         while True:
             try:
                 with trio.CancelScope(shield=True):
-                    return await engine.dispatcher._invoke(*arguments)
+                    return await engine.dispatcher._invoke(*arguments[:4])
             except InvocationFailed as failure:
                 if not failure.retryable:
                     raise
                 await trio.sleep(0.5)
 
     patch.setattr(engine.dispatcher, "_invoke_with_retry", invoke_again_and_again)
+
+
+def no_retry(patch: pytest.MonkeyPatch) -> None:
+    async def once(*arguments: Any) -> Any:
+        return await engine.dispatcher._invoke(*arguments[:4])
+
+    patch.setattr(engine.dispatcher, "_invoke_with_retry", once)
+
+
+def three_retries(patch: pytest.MonkeyPatch) -> None:
+    async def four_times(*arguments: Any) -> Any:
+        for _ in range(3):
+            try:
+                return await engine.dispatcher._invoke(*arguments[:4])
+            except InvocationFailed as failure:
+                if not failure.retryable:
+                    raise
+                await trio.sleep(max(0.3, failure.retry_after or 0.0))
+        return await engine.dispatcher._invoke(*arguments[:4])
+
+    patch.setattr(engine.dispatcher, "_invoke_with_retry", four_times)
+
+
+def whatever_failed_is_tried_again(patch: pytest.MonkeyPatch) -> None:
+    _fail_with(patch, retryable=True)
+
+
+def retry_after_is_not_read(patch: pytest.MonkeyPatch) -> None:
+    _fail_with(patch, retry_after=None)
+
+
+def a_fence_that_is_near_is_no_time_for_a_retry(patch: pytest.MonkeyPatch) -> None:
+    """As it was before the simulation found it."""
+    ask = engine.dispatcher._invoke_with_retry
+
+    async def ask_before_the_fence(*arguments: Any) -> Any:
+        return await ask(*arguments[:4], trio.current_effective_deadline())
+
+    patch.setattr(engine.dispatcher, "_invoke_with_retry", ask_before_the_fence)
+
+
+def no_chunk_is_halved(patch: pytest.MonkeyPatch) -> None:
+    _fail_with(patch, bisectable=False)
+
+
+def every_chunk_that_failed_is_halved(patch: pytest.MonkeyPatch) -> None:
+    _fail_with(patch, bisectable=True)
+
+
+def _fail_with(patch: pytest.MonkeyPatch, **instead: Any) -> None:
+    make = InvocationFailed.__init__
+
+    def make_with(self: InvocationFailed, error_class: str, **how: Any) -> None:
+        make(self, error_class, **how | instead)
+
+    patch.setattr(InvocationFailed, "__init__", make_with)
+
+
+def a_retry_has_a_key_of_its_own(patch: pytest.MonkeyPatch) -> None:
+    encode = engine.trigger.direct._encode
+    number = count()
+
+    def encode_numbered(headers: Any) -> str:
+        if "Idempotency-Key" in headers:
+            headers = headers | {"Idempotency-Key": f"{headers['Idempotency-Key']}:{next(number)}"}
+        return encode(headers)
+
+    patch.setattr(engine.trigger.direct, "_encode", encode_numbered)
+
+
+def no_look_at_the_deadline_after_connecting(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(engine.trigger.direct, "look_at_deadline", _look_at_nothing)
+
+
+def a_mark_is_never_recorded(patch: pytest.MonkeyPatch) -> None:
+    """Every run begins where the last one did: whoever comes late in the ids waits for ever."""
+    heartbeats_do_not_record_the_mark(patch)
+    finish = Ledger.finish_run
+
+    async def finish_without(self: Ledger, run_id: UUID, verdict: Any, *rest: Any) -> bool:
+        if verdict is Verdict.PARTIAL:
+            rest = (*rest[:-1], LowWaterMark())
+        return await finish(self, run_id, verdict, *rest)
+
+    patch.setattr(Ledger, "finish_run", finish_without)
+
+
+def heartbeats_do_not_record_the_mark(patch: pytest.MonkeyPatch) -> None:
+    """What a killed run has done is lost."""
+    record = Ledger.record_heartbeat
+
+    async def record_without(self: Ledger, run_id: UUID, tally: Tally, mark: LowWaterMark) -> bool:
+        return await record(self, run_id, tally, LowWaterMark())
+
+    patch.setattr(Ledger, "record_heartbeat", record_without)
+
+
+def the_mark_lags_by_a_chunk(patch: pytest.MonkeyPatch) -> None:
+    finish = LowWaterMark.finish
+
+    def finish_all_but_the_first(self: LowWaterMark, chunk: Any, evaluated: int) -> None:
+        if chunk.index:
+            finish(self, chunk, evaluated)
+
+    patch.setattr(LowWaterMark, "finish", finish_all_but_the_first)
+
+
+def postgres_forgets_every_mark(patch: pytest.MonkeyPatch) -> None:
+    """What a run has done is lost between the wire and the row."""
+    record = ModelDatabase._record_heartbeat
+
+    def record_without(self: ModelDatabase, run_id: UUID, mark: Any, *counts: Any) -> Any:
+        return record(self, run_id, None, *counts)
+
+    patch.setattr(ModelDatabase, "_record_heartbeat", record_without)

@@ -96,7 +96,11 @@ class Weather:
         return self._draw(self.database)
 
     def of_invocation(self) -> str | None:
-        return self._draw(self.engine)
+        return self._draw({fault: chance for fault, chance in self.engine.items() if fault != REFUSED})
+
+    def of_connecting(self) -> str | None:
+        """Connections are kept: there are fewer of them than invocations."""
+        return self._draw({REFUSED: 3 * self.engine[REFUSED]} if REFUSED in self.engine else {})
 
     def count(self, fault: str) -> None:
         self.counted[fault] += 1

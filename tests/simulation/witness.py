@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from uuid import UUID
 
 from engine.budget import COUNT_GRACE, LAST_WRITE_GRACE
 from engine.database import RELEASE_TIMEOUT
+from engine.dispatcher import RETRY_PAUSE
+from engine.errors import StatementFailed
 from engine.freshness import Freshness
 from engine.lease import FENCE_AFTER
 from engine.run import Progress
@@ -36,8 +38,31 @@ GRACES = COUNT_GRACE + RELEASE_TIMEOUT + LAST_WRITE_GRACE + 1e-6
 # Of how many clocks may differ: the fence is two seconds of ten.
 DRIFT = 1.06
 
+# What became of one try at a chunk, or at a half of one, by what spec.md, section 5, says of it. Without any
+# of these it was cut, or its time was up. `AWAY` is Postgres: the same try goes on when it is back.
+ANSWERED, FINAL, RETRYABLE, BISECTABLE = "answered", "final", "retryable", "bisectable"
+POISONED, AWAY = "poisoned", "away"
+_OF_STATEMENTS = {"40001": RETRYABLE, "22012": POISONED, "57014": FINAL}
+_HALVED = (BISECTABLE, POISONED)
+
+LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
+
 # Events of the trace that are shown when something is wrong.
 SHOWN = 60
+
+
+@dataclass
+class Try:
+    """One call of a dispatcher for these mentors. Moments are on its process's clock."""
+
+    began_here: float
+    outcome: str | None = None
+    told_here: float = 0.0
+    retry_after: float = 0.0
+    ended_here: float | None = None
+
+
+Chunk = tuple[UUID, ...]
 
 
 @dataclass
@@ -48,6 +73,7 @@ class RunSeen:
     is_dry: bool = False
     begun_at: float | None = None
     hard_deadline_here: float = math.inf
+    fence_here: float = math.inf
     fetched: list[UUID] = field(default_factory=list)
     positions: dict[UUID, int] = field(default_factory=dict)
     touched: set[UUID] = field(default_factory=set)
@@ -60,7 +86,23 @@ class RunSeen:
     invocations: int = 0
     sessions: int = 0
     was_frozen: bool = False
+    is_thawing: bool = False
     summary: Summary | None = None
+    tries: dict[Chunk, list[Try]] = field(default_factory=dict)
+    chunk_of: dict[UUID, Chunk] = field(default_factory=dict)
+    key_of: dict[Chunk, str] = field(default_factory=dict)
+    chunk_named: dict[str, Chunk] = field(default_factory=dict)
+    # Nothing has gone wrong with any of its tries but poison.
+    is_clean: bool = True
+    # How many were finished without a gap, for sure.
+    finished: int = 0
+    # What Postgres has of it: where it began, its mark, and `finished` when that was written.
+    types: list[str] = field(default_factory=list)
+    start: UUID | None = None
+    mark: UUID | None = None
+    recorded: int = 0
+    is_completed: bool = False
+    has_fetched: bool = False
 
 
 class Population:
@@ -95,6 +137,7 @@ class Witness:
         self.trace: list[tuple[Any, ...]] = []
         self.begun: list[UUID] = []
         self.progresses: dict[Process, list[Progress]] = {}
+        self._finished_when_asked: dict[int, tuple[Any, int, float]] = {}
 
     def violate(self, what: str) -> None:
         self.note("VIOLATION", what)
@@ -112,7 +155,9 @@ class Witness:
 
     # What is seen on the wire to Postgres.
 
-    def asked(self, process: Process, name: str, arguments: tuple[Any, ...]) -> str | None:
+    def asked(
+        self, process: Process, name: str, arguments: tuple[Any, ...], run_id: UUID | None
+    ) -> str | None:
         """Arguments that were made at this moment, and leave in a later pass of the loop.
 
         Returns what is wrong with it if it does leave. Whoever is frozen in between sends on waking what was
@@ -121,17 +166,20 @@ class Witness:
         if process.is_dead:
             return None
         if name == "evaluate_and_count":
-            return self.begins(process, arguments[3], arguments[0], dry_run=arguments[2])
-        if name == "record_heartbeat":
-            self._check_counts(arguments[0], arguments[1:])
+            self.tried(process, arguments[3], arguments[0])
+            return self.begins(process, arguments[3], dry_run=arguments[2])
+        if name == "fetch_page" and run_id is not None:
+            self._check_start(self._seen(process, run_id), arguments[0])
+        elif name == "record_heartbeat":
+            self._check_counts(arguments)
         elif name == "finish_run":
-            self._check_counts(arguments[0], arguments[1:], verdict=str(arguments[12]))
+            self._check_counts(arguments, verdict=str(arguments[12]))
         return None
 
     def gave_up(self, process: Process, name: str, arguments: tuple[Any, ...]) -> None:
         """It has ended, by an answer or without one; it may not even have left before its time was up."""
-        if name == "evaluate_and_count" and not process.is_dead:
-            self._seen(process, arguments[3]).attempted.update(arguments[0])
+        if name == "evaluate_and_count":
+            self.try_ended(process, arguments[3], arguments[0])
 
     def sent(self, process: Process, name: str, arguments: tuple[Any, ...], wrong: str | None) -> None:
         if process.is_dead:
@@ -142,6 +190,7 @@ class Witness:
         if name == "begin_run":
             seen = self.runs[arguments[0]] = RunSeen(process)
             seen.hard_deadline_here = process.clock.now + arguments[2]
+            seen.fence_here = process.clock.now + FENCE_AFTER
         elif name == "evaluate_and_count":
             self.invoked(process, arguments[3], arguments[0], dry_run=arguments[2])
 
@@ -167,7 +216,12 @@ class Witness:
                 {row["scenario_type"]: row["dispatched"] for row in rows},
                 {row["scenario_type"]: row["suppressed"] for row in rows},
             )
+            self.told(process, arguments[3], arguments[0], ANSWERED, 0.0)
             self.evaluated(process, arguments[3], arguments[0], counts)
+        elif name == "record_heartbeat" and rows:
+            seen = self.runs[arguments[0]]
+            seen.is_thawing = False
+            seen.fence_here = self._finished_when_asked[id(arguments)][2] + FENCE_AFTER
 
     def ended(
         self, process: Process, name: str, arguments: tuple[Any, ...], error: BaseException | None
@@ -177,15 +231,26 @@ class Witness:
         if error is not None:
             self.note(process.name, name, "failed")
         if name == "evaluate_and_count":
+            if isinstance(error, StatementFailed):
+                self.told(process, arguments[3], arguments[0], _OF_STATEMENTS[error.sqlstate], 0.0)
+            elif error is not None:
+                self.told(process, arguments[3], arguments[0], AWAY, 0.0)
             self.invocation_ended(process, arguments[3], arguments[0])
 
     def took_effect(self, name: str, arguments: tuple[Any, ...], rows: Sequence[Row]) -> None:
         self.note("postgres", name, *(rows[0].values() if name == "begin_run" else (len(rows),)))
+        if name in ("record_heartbeat", "finish_run") and rows:
+            seen = self.runs[arguments[0]]
+            seen.mark = arguments[1]
+            seen.recorded = self._finished_when_asked[id(arguments)][1]
+            seen.is_completed = name == "finish_run" and arguments[12] == "completed"
         if name != "begin_run" or not rows[0]["is_begun"]:
             return
         run_id = arguments[0]
         seen = self.runs[run_id]
         seen.begun_at = self._world.now
+        seen.types = list(arguments[1] or [])
+        self._follow(run_id, seen, rows[0]["started_after"])
         for other_id, other in self.runs.items():
             if other.in_flight and other_id != run_id and not other.is_dry and self._is_running(other):
                 wrong = self._two_live_runs(other_id, seen.begun_at, "still acts when another run begins")
@@ -213,17 +278,78 @@ class Witness:
         if seen.invocations > world.at_once:
             self.violate(f"{seen.invocations} invocations of one run in flight, of {world.at_once}")
 
-    def begins(
-        self, process: Process, run_id: UUID, mentor_ids: Sequence[UUID], *, dry_run: bool
-    ) -> str | None:
-        """A dispatcher has decided to invoke, for the first time or again. Returns what is wrong with it."""
+    def tried(self, process: Process, run_id: UUID, mentor_ids: Sequence[UUID]) -> None:
+        """A dispatcher has decided to ask about these, for the first time or again."""
+        if process.is_dead:
+            return
+        seen, chunk, now = self._seen(process, run_id), tuple(mentor_ids), process.clock.now
+        tries = seen.tries.setdefault(chunk, [])
+        if not tries and seen.touched.isdisjoint(chunk):
+            seen.chunk_of.update(dict.fromkeys(chunk, chunk))
+            if self._world.is_draining(process):
+                self.violate("a chunk was begun while the process drains")
+        elif not tries:
+            self._check_half(seen, chunk)
+        elif tries[-1].outcome == AWAY:
+            return  # Postgres may be back: the same try
+        elif len(tries) == 2:
+            self.violate("a third try at the same chunk")
+        elif tries[-1].outcome != RETRYABLE:
+            self.violate(f"a chunk was tried again that was {tries[-1].outcome or 'not answered in time'}")
+        elif now < tries[-1].told_here + max(RETRY_PAUSE[0], tries[-1].retry_after) - 1e-6:
+            self.violate("a chunk was tried again too early")
+        seen.touched.update(chunk)
+        tries.append(Try(now))
+
+    def told(
+        self,
+        process: Process,
+        run_id: UUID,
+        mentor_ids: Sequence[UUID],
+        what: str,
+        retry_after: float,
+    ) -> None:
+        """An answer to a try, or its failure, has been read."""
+        if process.is_dead:
+            return
+        seen = self._seen(process, run_id)
+        this = seen.tries[tuple(mentor_ids)][-1]
+        this.outcome, this.told_here, this.retry_after = what, process.clock.now, retry_after
+        seen.is_clean &= what in (ANSWERED, POISONED)
+
+    def told_of(self, process: Process, run_id: UUID, skipped: int) -> None:
+        """So many of whom a good answer says nothing good."""
+        if skipped and not process.is_dead:
+            self._seen(process, run_id).is_clean = False
+
+    def try_ended(self, process: Process, run_id: UUID, mentor_ids: Sequence[UUID]) -> None:
+        if process.is_dead:
+            return
+        seen = self._seen(process, run_id)
+        seen.attempted.update(mentor_ids)
+        this = seen.tries[tuple(mentor_ids)][-1]
+        this.ended_here = process.clock.now
+        seen.is_clean &= this.outcome is not None
+
+    def keyed(
+        self, process: Process, run_id: UUID, mentor_ids: Sequence[UUID], fields: Mapping[str, str]
+    ) -> None:
+        """A foreign trigger engine knows a retry by its key."""
+        if process.is_dead:
+            return
+        seen, chunk, key = self._seen(process, run_id), tuple(mentor_ids), fields["Idempotency-Key"]
+        if seen.key_of.setdefault(chunk, key) != key:
+            self.violate("a retry has another Idempotency-Key")
+        if seen.chunk_named.setdefault(key, chunk) != chunk or not key.startswith(str(run_id)):
+            self.violate("an Idempotency-Key is not its chunk's alone")
+        if fields["X-Run-Id"] != str(run_id):
+            self.violate("a request names two runs")
+
+    def begins(self, process: Process, run_id: UUID, *, dry_run: bool) -> str | None:
+        """It is about to leave. Returns what is wrong with that."""
         if process.is_dead:
             return None
         seen = self._seen(process, run_id)
-        is_new = not seen.touched.issuperset(mentor_ids)
-        seen.touched.update(mentor_ids)
-        if self._world.is_draining(process) and is_new:
-            return "a chunk was begun while the process drains"
         if dry_run:
             return None
         if seen.begun_at is None:
@@ -313,6 +439,7 @@ class Witness:
                 )
         if seen.sessions or seen.invocations:
             self.violate(f"{seen.sessions} sessions, {seen.invocations} invocations open after the answer")
+        self._check_tries(seen, summary)
         if self._world.plan.engine in (IN_DATABASE, BUILT_IN):
             sent = [each for each in self._notifications() if each.run_id == summary.run_id]
             if is_dry:
@@ -368,7 +495,8 @@ class Witness:
 
     def frozen(self, process: Process) -> None:
         for seen in self.runs.values():
-            seen.was_frozen |= seen.process is process
+            if seen.process is process:
+                seen.was_frozen = seen.is_thawing = True
 
     def process_ended(self, process: Process) -> None:
         """By itself, or killed: nothing is left of it."""
@@ -386,6 +514,30 @@ class Witness:
         statistics = progress.channel.statistics()
         if statistics.open_send_channels or statistics.open_receive_channels:
             self.violate(f"a run has left its channel open: {statistics}")
+
+    def are_all_visited(self, first: int) -> bool:
+        """Whether by the runs from that one on there is nobody left to be visited, or nobody can be.
+
+        By ⌈1/f⌉ + 1 runs of which every one has finished the share f without a gap, all are. Where one has
+        finished nobody, the budget holds no chunk, and nothing can be asked. Nor can it be where Postgres's
+        clock goes back.
+        """
+        runs = [self.runs[each] for each in self.begun[first:]]
+        if not runs or runs[0].begun_at is None or self._world.plan.clock_goes_back:
+            return True
+        everybody = self.population.throughout(runs[0].begun_at)
+        missed = set(everybody).difference(*(seen.attempted for seen in runs))
+        if not missed:
+            return True
+        smallest = min(self._finished(seen) for seen in runs)
+        if smallest == 0:
+            return True
+        if len(runs) >= math.ceil(len(everybody) / smallest) + 1:
+            self.violate(
+                f"{len(missed)} were not visited by {len(runs)} runs that finished {smallest} of "
+                f"{len(everybody)} each"
+            )
+        return False
 
     # What is looked at when all is over.
 
@@ -424,9 +576,10 @@ class Witness:
             self.violate(f"{running} rows are running")
 
     def _check_everybody_was_visited(self) -> None:
-        """Once the marks of runs that followed one another went all the way round.
+        """Once the runs that followed one another have finished as many without a gap as there are.
 
-        That is what ⌈1/f⌉ + 1 runs do at the latest, f the smallest share by which the mark advanced.
+        That is what ⌈1/f⌉ + 1 runs do at the latest, f the smallest share that one of them has finished.
+        How much it was is what was seen, as of the last heartbeat or verdict that took effect.
         """
         model = self._world.database.model
         by_types: dict[str, list[Any]] = {}
@@ -444,8 +597,8 @@ class Witness:
                 advanced = 0
                 for row in rows[first:]:
                     visited.update(self.runs[row.id].attempted)
-                    advanced += row.counts.get("stretch_mentors", 0)
-                    if row.verdict == "completed" or (everybody and advanced >= everybody):
+                    advanced += self.runs[row.id].recorded
+                    if self.runs[row.id].is_completed or (everybody and advanced >= everybody):
                         break
                 else:
                     continue
@@ -457,8 +610,9 @@ class Witness:
     def _notifications(self) -> Sequence[Any]:
         return self._world.database.model.evaluations.notifications
 
-    def _check_counts(self, run_id: UUID, arguments: Sequence[Any], verdict: str | None = None) -> None:
+    def _check_counts(self, arguments_asked: Sequence[Any], verdict: str | None = None) -> None:
         """Of a row that is about to be written."""
+        run_id, arguments = arguments_asked[0], arguments_asked[1:]
         mark, mentors, evaluated_of_those, evaluated, errors, unprocessed, dispatched, suppressed = arguments[
             :8
         ]
@@ -467,6 +621,8 @@ class Witness:
         self._compare("dispatched in a row", dispatched, seen.dispatched.total())
         self._compare("suppressed in a row", suppressed, seen.suppressed.total())
         self._compare("dispatched by type", json.loads(arguments[8]), dict(+seen.dispatched))
+        finished = self._finished(seen)
+        self._finished_when_asked[id(arguments_asked)] = arguments_asked, finished, seen.process.clock.now
         in_hand = len(seen.fetched) - evaluated - errors
         if in_hand < 0 or unprocessed < in_hand or (verdict is None and unprocessed != in_hand):
             self.violate(f"{evaluated} + {errors} + {unprocessed} of {len(seen.fetched)} fetched")
@@ -475,9 +631,13 @@ class Witness:
             self.violate(f"{errors} errors of {failed} who were asked about in vain")
         if verdict != "completed" and mark is None:
             self._compare("mentors of no stretch", mentors, 0)
+            if finished:
+                self.violate(f"no mark behind {finished} who were finished without a gap")
             return
         prefix = len(seen.fetched) if mark is None else seen.positions.get(mark, -1) + 1
         self._compare("mentors up to the mark", mentors, prefix)
+        if prefix < finished:
+            self.violate(f"the mark is {finished - prefix} short of who was finished without a gap")
         stretch = seen.fetched[:prefix]
         unfinished = [each for each in stretch if each not in seen.attempted or each in seen.in_flight]
         if unfinished:
@@ -485,6 +645,101 @@ class Witness:
         self._compare(
             "evaluated up to the mark", evaluated_of_those, sum(each in seen.evaluated for each in stretch)
         )
+
+    def _finished(self, seen: RunSeen) -> int:
+        """How many of those fetched were finished without a gap. There may be more: see `_is_finished`."""
+        while seen.finished < len(seen.fetched):
+            chunk = seen.chunk_of.get(seen.fetched[seen.finished])
+            if chunk is None or not self._is_finished(seen, chunk):
+                break
+            seen.finished += len(chunk)
+        return seen.finished
+
+    def _is_finished(self, seen: RunSeen, chunk: Chunk) -> bool:
+        """For sure. Not known of what was not retried, nor of what had no answer in a run that was frozen."""
+        tries = seen.tries.get(chunk)
+        if not tries or tries[-1].ended_here is None:
+            return False
+        last = tries[-1]
+        if last.outcome in _HALVED and len(chunk) > 1:
+            middle = len(chunk) // 2
+            return self._is_finished(seen, chunk[:middle]) and self._is_finished(seen, chunk[middle:])
+        if last.outcome == RETRYABLE:
+            return len(tries) == 2
+        if last.outcome is None:
+            # Cut or too late. In the database it takes a moment to end, in which the run may be cut.
+            settings, ended = self._world.plan.settings, tries[-1].ended_here
+            assert ended is not None
+            return (
+                self._world.plan.engine != IN_DATABASE
+                and not seen.was_frozen
+                and ended < min(seen.hard_deadline_here, seen.fence_here) - 1e-6
+                and ended >= last.began_here + settings["invocation_timeout"] - 1e-6
+            )
+        return last.outcome != AWAY
+
+    def _check_half(self, seen: RunSeen, half: Chunk) -> None:
+        """Of a chunk that has failed whole, and for a reason that may lie in one of them."""
+        wholes = [each for each in seen.tries if len(each) > len(half) and set(half) <= set(each)]
+        whole = min(wholes, key=len, default=())
+        middle = len(whole) // 2
+        if half not in (whole[:middle], whole[middle:]):
+            self.violate("who was asked about before is asked about among others")
+        elif seen.tries[whole][-1].outcome not in _HALVED:
+            self.violate(f"a chunk was halved that was {seen.tries[whole][-1].outcome}")
+
+    def _check_tries(self, seen: RunSeen, summary: Summary) -> None:
+        """What was not done that should have been.
+
+        Not asked of a run that was frozen, nor of a retry or a half for which a lost lease or a lost database
+        has left no time, nor of a dry run, whose deadline is not on any wire.
+        """
+        poisoned = self._world.plan.poison & seen.attempted
+        if seen.is_clean and (
+            summary.total_errors > len(poisoned)
+            or (summary.completed and summary.total_errors != len(poisoned))
+        ):
+            self.violate(f"{summary.total_errors} errors where nothing is wrong but with {len(poisoned)}")
+        if summary.stop_reason in (StopReason.LEASE_LOST, StopReason.DATABASE_UNAVAILABLE):
+            return
+        if seen.is_dry or seen.was_frozen:
+            return
+        for chunk, tries in seen.tries.items():
+            last = tries[-1]
+            if last.outcome == RETRYABLE and len(tries) == 1:
+                if last.told_here + max(RETRY_PAUSE[1], last.retry_after) < seen.hard_deadline_here - 1e-6:
+                    self.violate("a chunk was not tried again although there was time")
+            elif last.outcome in _HALVED and len(chunk) > 1:
+                middle = len(chunk) // 2
+                wanted = (chunk[:middle], chunk[middle:]) if summary.completed else (chunk[:middle],)
+                is_due = last.told_here < seen.hard_deadline_here - 1e-6
+                if is_due and not all(each in seen.tries for each in wanted):
+                    self.violate("a chunk that failed whole was not halved")
+
+    def _follow(self, run_id: UUID, seen: RunSeen, said: UUID | None) -> None:
+        """A run begins behind the mark of the last one of the same types, as that was when it was written.
+
+        Where Postgres's clock goes back, which one was the last is not told by it.
+        """
+        others = [
+            (self.runs[each].begun_at, each) for each in self.begun if self.runs[each].types == seen.types
+        ]
+        if self._world.plan.clock_goes_back or not others:
+            seen.start = said
+        else:
+            latest = self.runs[max(others)[1]]
+            seen.start = None if latest.is_completed else (latest.mark or latest.start)
+        self._compare("where a run begins", said, seen.start)
+
+    def _check_start(self, seen: RunSeen, first: UUID) -> None:
+        """Of the first page that it asks for."""
+        if seen.has_fetched:
+            return
+        seen.has_fetched = True
+        behind = seen.start
+        expected = LOWEST if behind in (None, HIGHEST) else UUID(int=behind.int + 1)
+        if first != expected:
+            self.violate(f"a run starts at {_short(first)} instead of behind {_short(behind)}")
 
     def _compare(self, what: str, said: Any, seen: Any) -> None:
         if said != seen:
@@ -503,7 +758,7 @@ class Witness:
 
     def _is_running(self, seen: RunSeen) -> bool:
         """What a process that was frozen had in flight is cut when it wakes, and may take a moment to end."""
-        return not (seen.was_frozen or seen.process.is_dead or seen.process.has_ended)
+        return not (seen.is_thawing or seen.process.is_dead or seen.process.has_ended)
 
     def _seen(self, process: Process, run_id: UUID) -> RunSeen:
         if run_id not in self.runs:

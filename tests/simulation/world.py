@@ -49,6 +49,10 @@ HEALED_AFTER = LATEST + LEASE + 5.0
 # What a killed process may take to give back what it holds: a beginning is shielded for one statement.
 UNWOUND_AFTER = STATEMENT_TIMEOUT + 2 * RELEASE_TIMEOUT
 
+# Runs in which everybody is visited once nothing goes wrong any more, ⌈1/f⌉ + 1, unless a budget holds less
+# than a fifth of them. Worlds in which it does are not asked: they would take up to fifty.
+RUNS_TO_VISIT_ALL = 6
+
 # Passes of loops and entries of the agenda after which a world is taken for one that never ends.
 TOO_MANY = 300_000
 
@@ -190,6 +194,9 @@ class World:
         self.plan = plan = draw_plan(self.rng)
         self.agenda = Agenda()
         self.weather = Weather(self.rng, plan.database_faults, plan.engine_faults)
+        # After every answer, so that each invocation has to connect first. Of dice of its own: worlds without
+        # a trigger engine over HTTP are the same without it.
+        self.engine_closes = Random(f"{seed}, connections").random() < 0.3
         self.settings = _settings_of(plan)
         self.at_once = plan.settings["max_concurrency"]
         if plan.engine == IN_DATABASE:
@@ -284,8 +291,22 @@ class World:
             self._run_until(self.now + 1.5 * (self.plan.settings["hard_deadline"] + GRACES))
             if len(self.witness.begun) == begun and not self.plan.clock_goes_back:
                 self.witness.violate("no run begins although nothing is wrong any more")
+            self._visit_everybody(begun)
             self._ask(0, "freshness")
             self._run_until(self.now + 60.0)
+
+    def _visit_everybody(self, first: int) -> None:
+        """From that run on, as far as a budget has room for a chunk at all."""
+        witness = self.witness
+        pause = 1.5 * (self.plan.settings["hard_deadline"] + GRACES)
+        for _ in range(RUNS_TO_VISIT_ALL):
+            if witness.violations or witness.are_all_visited(first):
+                return
+            begun = len(witness.begun)
+            self._ask(0, Tick(self.now, 0))
+            self._run_until(self.now + pause)
+            if len(witness.begun) != begun + 1:
+                return
 
     def _end(self) -> None:
         self._is_ending = True
@@ -459,7 +480,7 @@ class World:
 
     def open_transport(self, settings: Settings) -> trigger_engine.SimulatedTransport:
         assert self.running is not None
-        return trigger_engine.SimulatedTransport(self, self.running)
+        return trigger_engine.SimulatedTransport(self, self.running, settings.trigger_engine)
 
     def new_run_id(self) -> UUID:
         """As the product's, of this world's clock and dice."""

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 import trio
+from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine import FleetUnavailable, RunFailed, RunRequest, StopReason
+from engine.database import RELEASE_TIMEOUT
 from engine.errors import InvocationFailed
+from engine.fleet import streams
 from engine.fleet.in_process import InProcessFleet
+from engine.fleet.jetstream import JetStream
 from engine.fleet.protocol import ACK_WAIT, MAX_DELIVERIES, Gathering
 from engine.fleet.shard import read_result, write
 from engine.fleet.shard_lease import HEARTBEAT_PERIOD
+from engine.fleet.streams import Names
 from engine.freshness import measure_freshness
 from engine.lease import FENCE_AFTER
 from engine.ledger import LEASE
+from engine.run_id import new_run_id
 from engine.settings import SHARD_MARGIN
 from engine.trigger.protocol import Evaluation
+from tests.engine.fleet.silent_nats import SilentNats
 from tests.engine.fleet.world import NotifyingEngine, World, run_to_its_end
 from tests.fakes import FOREVER, FakeTriggerEngine, add_up, ids
 
@@ -138,6 +146,28 @@ async def test_a_trigger_engine_that_hangs_is_cut_a_margin_before_the_hard_deadl
         assert trio.current_time() - began == 28.0 - SHARD_MARGIN
     assert (summary.stop_reason, summary.total_evaluated) == (StopReason.HARD_DEADLINE, 0)
     assert (summary.total_unprocessed, summary.remaining_known) == (400, True)
+
+
+async def test_a_shard_whose_count_is_cut_by_a_silent_database_still_answers_in_time(
+    autojump_clock: MockClock,
+) -> None:
+    """Who was fetched is known from its result alone, which takes half a second to arrive."""
+
+    class SlowFleet(InProcessFleet):
+        def report(self, run_id: UUID, index: int, result: bytes) -> None:
+            nursery.start_soon(self._report_later, run_id, index, result)
+
+        async def _report_later(self, run_id: UUID, index: int, result: bytes) -> None:
+            await trio.sleep(0.5)
+            super().report(run_id, index, result)
+
+    engine = FakeTriggerEngine(latency=lambda chunk: FOREVER)
+    world = World(ids(400), engine, fleet=SlowFleet(5), invocation_timeout=60, page_size=5)
+    world.database.hangs = lambda statement, now: statement == "count_mentors"
+    async with trio.open_nursery() as nursery, world.open_worker(), world.open_scheduler() as scheduler:
+        summary = await run_to_its_end(scheduler)
+    assert (summary.stop_reason, summary.remaining_known) == (StopReason.HARD_DEADLINE, False)
+    assert summary.total_unprocessed >= 5 * 5
 
 
 async def test_a_shard_that_nobody_tells_of_is_counted_and_the_answer_comes_at_the_hard_deadline(
@@ -436,6 +466,34 @@ async def test_postgres_that_is_away_before_the_plan_is_waited_for(autojump_cloc
         assert (await started.summary()).completed
 
 
+@pytest.mark.parametrize("what", ["previous_shards", "plan_shards", "withdraw_shards"])
+async def test_a_statement_that_postgres_refuses_is_tried_again_within_the_budget(
+    what: str, autojump_clock: MockClock
+) -> None:
+    """As a statement_timeout or a lock_timeout does, for a while, in the plan or at the soft threshold."""
+    world = World(ids(400), FakeTriggerEngine(latency=lambda chunk: 1.0), page_size=1, fleet_shards=40)
+    async with world.open_worker(), world.open_scheduler() as scheduler:
+        began = trio.current_time()
+        world.database.refuses = lambda statement, now: (
+            statement == what and (now < began + 3.0 or began + 25.0 <= now < began + 26.0)
+        )
+        summary = await run_to_its_end(scheduler)
+    assert summary.stop_reason in (StopReason.SOFT_THRESHOLD, StopReason.HARD_DEADLINE)
+    assert (summary.total_active_mentors, summary.remaining_known) == (400, True)
+    assert summary.total_evaluated >= 200
+
+
+@pytest.mark.parametrize("what", ["previous_shards", "plan_shards"])
+async def test_a_plan_that_postgres_keeps_refusing_ends_the_run_as_when_it_is_away(
+    what: str, autojump_clock: MockClock
+) -> None:
+    world = World(ids(60))
+    world.database.refuses = lambda statement, now: statement == what
+    async with world.open_worker(), world.open_scheduler() as scheduler:
+        summary = await run_to_its_end(scheduler)
+    assert (summary.stop_reason, summary.total_unprocessed) == (StopReason.DATABASE_UNAVAILABLE, 60)
+
+
 class AwayFleet(InProcessFleet):
     """One that can't be reached while `is_away`."""
 
@@ -467,6 +525,7 @@ class _AwayGathering:
         self._fleet = fleet
         self._gathering = gathering
         self.next_result = gathering.next_result
+        self.is_away = False
 
     async def submit(self, index: int, message: bytes) -> None:
         self._fleet.check("submit")
@@ -508,6 +567,79 @@ async def test_a_fleet_that_stays_away_ends_the_run_at_the_soft_threshold(
         assert trio.current_time() - began == 25.0
     assert (summary.stop_reason, summary.total_unprocessed) == (StopReason.FLEET_UNAVAILABLE, 60)
     assert summary.remaining_known
+
+
+@pytest.mark.parametrize(
+    ("silent", "answer_at"),
+    [
+        ((), 28.0),
+        (("withdraw_shards",), 28.0 + RELEASE_TIMEOUT),
+        (("withdraw_shards", "count_mentors", "finish_run"), 28.5 + RELEASE_TIMEOUT + 0.5),
+    ],
+)
+async def test_the_answer_waits_for_no_farewell_to_a_fleet_that_went_silent(
+    silent: tuple[str, ...], answer_at: float, autojump_clock: MockClock
+) -> None:
+    """With Postgres silent as well, its count and its last write are given up, as in any run."""
+    nats = SilentNats()
+    async with trio.open_nursery() as beside:
+        fleet = JetStream(nats.as_connection, Names("a"), beside, shards_at_once=5, replicas=1)
+        world = World(ids(60), fleet=fleet)
+        world.database.hangs = lambda statement, now: statement in silent
+        async with world.open_scheduler() as scheduler:
+            began = trio.current_time()
+            started = await scheduler.start(RunRequest())
+            await trio.sleep_until(began + 1.0)
+            for row in world.shards_of():
+                row.state = "running"  # by workers that are cut off as well
+            nats.is_silent = True
+            summary = await started.summary()
+            assert trio.current_time() == began + answer_at
+        assert streams.delete_gathering in nats.asked
+        assert summary.remaining_known == ("count_mentors" not in silent)
+        assert summary.total_unprocessed == (60 if summary.remaining_known else 0)
+        assert add_up(summary)
+
+
+async def test_a_result_that_has_arrived_waits_for_no_acknowledgement(autojump_clock: MockClock) -> None:
+    nats, run_id = SilentNats(), new_run_id()
+    async with trio.open_nursery() as beside:
+        fleet = JetStream(nats.as_connection, Names("a"), beside, shards_at_once=5, replicas=1)
+        async with fleet.open_gathering(run_id) as gathering:
+            nats.is_silent = True
+            subject = Names("a").result(run_id, 7)
+            nats.messages = [Msg(cast(Any, None), subject, reply="$JS.ACK", data=b"result")]
+            with trio.fail_after(0.1):
+                assert await gathering.next_result() == (7, b"result")
+            await wait_all_tasks_blocked()
+        assert streams.acknowledge in nats.asked
+        beside.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("back_at", "stop_reason"), [(99.0, StopReason.FLEET_UNAVAILABLE), (20.0, StopReason.HARD_DEADLINE)]
+)
+async def test_a_fleet_that_is_away_when_results_are_missing_is_why_the_run_ended(
+    back_at: float, stop_reason: StopReason, autojump_clock: MockClock
+) -> None:
+    nats = SilentNats()
+    async with trio.open_nursery() as beside:
+        fleet = JetStream(nats.as_connection, Names("a"), beside, shards_at_once=5, replicas=1)
+        world = World(ids(60), fleet=fleet)
+        async with world.open_scheduler() as scheduler:
+            began = trio.current_time()
+            started = await scheduler.start(RunRequest())
+            await trio.sleep_until(began + 1.0)
+            for row in world.shards_of():
+                row.state = "running"
+            nats.go_away()
+            with trio.move_on_at(began + back_at):
+                await started.ended()
+            nats.come_back()
+            summary = await started.summary()
+            assert trio.current_time() == began + 28.0
+        beside.cancel_scope.cancel()
+    assert (summary.stop_reason, summary.total_unprocessed) == (stop_reason, 60)
 
 
 async def test_a_plan_that_takes_as_long_as_the_budget_is_nobodys_fault(autojump_clock: MockClock) -> None:

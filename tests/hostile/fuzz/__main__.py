@@ -27,6 +27,7 @@ TARGETS = {
     "results": "results",
     "requests": "requests",
     "environments": "environments",
+    "messages": "fleet messages",
 }
 
 CRASHES = Path(__file__).parent / "crashes"

@@ -12,8 +12,11 @@ from uuid import UUID
 import trio
 from trio.testing import MockClock
 
+from engine.fleet.shard import write
+from tests.engine.fleet.test_shard import RESULT, SHARD
 from tests.hostile.answers import FIRST, RIGHT, as_answer, check_evaluation, check_split
-from tests.hostile.environments import CANARY, check_environment
+from tests.hostile.environments import CANARY, SECRET_NAMES, check_environment
+from tests.hostile.messages import check_message, with_field
 from tests.hostile.requests import Application, check_request
 from tests.web.conftest import KEY, SECRET, TOKEN
 
@@ -23,8 +26,9 @@ NAMES = (
     *("SCHEDULER_PROXY", "SCHEDULER_BIND", "SCHEDULER_TRIGGER_ENGINE", "SCHEDULER_MENTOR_SOURCE"),
     *("SCHEDULER_PAGE_SIZE", "SCHEDULER_SOFT_THRESHOLD", "SCHEDULER_ELIGIBLE_ASSIGNMENT_STATUSES"),
     *("SCHEDULER_TRANSPORT", "SCHEDULER_FRESHNESS_LIMIT", "SCHEDULER_TRIGGER_ENGINE_DRY_RUN", "SCHEDULER_"),
+    *("SCHEDULER_FLEET", "SCHEDULER_FLEET_NAME", "SCHEDULER_FLEET_USER", "SCHEDULER_FLEET_PASSWORD"),
+    *("SCHEDULER_FLEET_CA", "SCHEDULER_FLEET_SHARDS_AT_ONCE", "SCHEDULER_FLEET_REPLICAS"),
 )
-SECRETS = 5  # of these, the first ones
 
 
 class Target(Protocol):
@@ -134,6 +138,10 @@ class Environments:
             right + b"\x05[::1]:8000\n\x06http://127.0.0.1:8000/trigger-engine\n\x02key$",
             right + b"\x04http://u:$@proxy:3128\n\x06https://h/p?q\n\x0bhttpx",
             right + b"\x07https://h/rest/v1\n\x02key$\n\x08100\n\x0925.5\n\x0aactive, on leave\n\x0dtrue",
+            right
+            + b"\x0ftls://h:4222,tls://[::1]\n\x10a-b_c\n\x11user\n\x12word$\n\x13/ca.pem\n\x145\n\x153",
+            right + b"\x0fnats://127.0.0.1:4222",
+            right + b"\x0fin-process\n\x1410\n\x0928",
         ]
 
     def check(self, data: bytes) -> None:
@@ -143,8 +151,30 @@ class Environments:
                 continue
             number = line[0] % len(NAMES)
             text = line[1:].replace(b"\0", b"").decode("utf-8", "surrogateescape")
-            values[NAMES[number]] = text.replace("$", CANARY) if number < SECRETS else text.replace("$", "")
+            values[NAMES[number]] = text.replace("$", CANARY if NAMES[number] in SECRET_NAMES else "")
         check_environment(values)
+
+
+class Messages:
+    """Byte 0: what is sent: as it is, or as a field of a shard (1) or result (2); then byte 1: of which."""
+
+    def __init__(self) -> None:
+        whole = [b"\x00" + write(message) for message in (SHARD, RESULT)]
+        other = b'\x00{"version": 2}'
+        fields = [
+            b"\x01\x05",
+            b'\x01\x06["expiry"]',
+            b"\x01\x07NaN",
+            b'\x02\x04{"timeout": 1}',
+            b"\x02\x031e3",
+        ]
+        self.seeds = [*whole, other, *fields, b"\x01\x03null", b'\x02\x09"finished"', b"\x02\x0c[0, 1]"]
+
+    def check(self, data: bytes) -> None:
+        if len(data) < 2:
+            return
+        how = data[0] % 3
+        check_message(data[1:] if how == 0 else with_field(how - 1, data[1], data[2:]))
 
 
 def make_target(name: str) -> Target:
@@ -153,5 +183,6 @@ def make_target(name: str) -> Target:
         "results": Results,
         "requests": Requests,
         "environments": Environments,
+        "messages": Messages,
     }
     return targets[name]()

@@ -1,7 +1,7 @@
 """Secrets and ids planted in a real service, every error path provoked, and every output of it searched.
 
 Two answers name a mentor by intent, to who has named it: those of /trigger-engine and of /explain. And the
-ledger keeps two ids by which a run resumes, `low_water_mark` and `started_after`, which no output shows.
+ledger keeps the ids by which a run resumes, and between which a shard lies, which no output shows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import base64
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -149,6 +150,12 @@ async def ask(service: Service, said: Said) -> None:
         answer = await client.post(f"{service.url}/login", data={"token": TOKEN, "form_token": form_token})
         assert answer.status_code == 303
         said["login"] = answer.text + str(answer.headers)
+        runs = (await client.get(f"{service.url}/runs", headers=operator)).json()["runs"]
+        assert runs
+        for run in runs:
+            answer = await client.get(f"{service.url}/runs/{run['run_id']}", headers=operator)
+            assert answer.status_code == 200
+            said[f"run {run['run_id']}"] = answer.text
     said["events"] = await first_event(service)
 
 
@@ -189,16 +196,22 @@ def found_in(said: Said) -> list[str]:
 
 def processes() -> str:
     """What `ps` shows of every process: its arguments, whoever may look."""
-    return "\n".join(
-        path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if path.parent.exists()
-    )
+    return "\n".join(arguments_in(Path("/proc").glob("[0-9]*/cmdline")))
+
+
+def arguments_in(paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            yield path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+
+
+# Where the next run begins, and between whom a shard lies.
+IDS_OF_THE_LEDGER = "{low_water_mark,started_after,after_id,until_id}"
 
 
 # Of the versions of Postgres one is enough: nothing that is searched is its own.
 @pytest.mark.parametrize("postgres_binaries", ["18"], indirect=True)
-@pytest.mark.parametrize("engine", ["in-database", "over HTTP"])
+@pytest.mark.parametrize("engine", ["in-database", "over HTTP", "in shards"])
 async def test_nothing_secret_and_nobody_s_id_is_in_any_output(
     engine: str, database_url: str, start_service: StartService, nursery: trio.Nursery
 ) -> None:
@@ -214,6 +227,8 @@ async def test_nothing_secret_and_nobody_s_id_is_in_any_output(
     if engine == "over HTTP":
         settings["SCHEDULER_TRIGGER_ENGINE"] = server.url
         settings["SCHEDULER_TRIGGER_ENGINE_DRY_RUN"] = "true"
+    if engine == "in shards":
+        settings["SCHEDULER_FLEET"] = "in-process"
     service = await start_service(DATABASE_URL=await as_service(database_url), **settings)
     nowhere = await start_service(
         DATABASE_URL=f"postgresql://service:{DATABASE_PASSWORD}@127.0.0.1:1/nowhere", **settings
@@ -233,13 +248,14 @@ async def test_nothing_secret_and_nobody_s_id_is_in_any_output(
         "serve", DATABASE_URL=f"postgresql://u:{DATABASE_PASSWORD}@[", SCHEDULER_SECRET=f"{SECRET}!"
     )
     said["a start that is refused"] = refused.stdout + refused.stderr
-    for table in ("runs", "scenario_evaluation_config", "invocations", "migrations"):
+    for table in ("runs", "shards", "scenario_evaluation_config", "invocations", "migrations"):
         rows = await query(
             database_url,
-            f"select to_jsonb(t) - '{{low_water_mark,started_after}}'::text[] from scheduler.{table} t",
+            f"select to_jsonb(t) - '{IDS_OF_THE_LEDGER}'::text[] from scheduler.{table} t",
         )
         said[f"scheduler.{table}"] = str([row[0] for row in rows])
 
+    assert ("worker" in said["scheduler.shards"]) is (engine == "in shards")
     assert refused.returncode == 3
     assert {"run_ended", "first_error_of_class"} <= {
         json.loads(line)["event"] for line in service.log().splitlines()
@@ -258,6 +274,11 @@ def test_what_is_planted_would_be_found_however_it_is_written(canary: str) -> No
         canary.replace("-", ""),
     ):
         assert found_in({"somewhere": text}) != []
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "lives").write_bytes(b"lives\0on")
+    assert list(arguments_in([tmp_path / "gone", tmp_path / "lives"])) == ["lives on"]
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="there is no /proc to see processes in")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import secrets
 import signal
+from contextlib import suppress
 
+import httpx
 import pytest
+import trio
 
-from tests.end_to_end.conftest import Service, StartService, seed, start_service
+from tests.end_to_end.conftest import PATIENCE, Service, StartService, seed, start_service
 
 __all__ = ["start_service"]
 
@@ -18,16 +21,37 @@ OLD, NEW = secrets.token_hex(32), secrets.token_hex(32)
 async def test_the_secret_is_rotated_without_a_refused_tick(
     database_url: str, start_service: StartService
 ) -> None:
-    """As the README says: SCHEDULER_SECRET_NEXT at the service, then the tick's, then SCHEDULER_SECRET."""
+    """As the README says: SCHEDULER_SECRET_NEXT at the service, then the tick's, then SCHEDULER_SECRET.
+
+    Ticks come all the while, also as it drains and starts: then one may find nobody, and none is refused.
+    """
     await seed(database_url, 3)
     ticks: list[int] = []
+    while_restarting: list[int] = []
+    in_use = OLD
+
+    async def keep_ticking(service: Service) -> None:
+        while True:
+            with suppress(httpx.TransportError):  # it is down, or goes down
+                while_restarting.append((await service.tick(secret=in_use)).status_code)
+            await trio.sleep(0.01)
 
     async def restart(old: Service | None, **settings: str) -> Service:
-        """Drained before the next one starts, as a restart is: no tick comes in between."""
-        if old is not None:
+        """Drained, and its successor started, under ticks: the old one hears of some, then the new one."""
+        if old is None:
+            return await start_service(DATABASE_URL=database_url, **settings)
+        heard = len(while_restarting)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_ticking, old)
+            await until_longer(while_restarting, heard)
             old.send(signal.SIGTERM)
             assert await old.exit_code() == 0
-        return await start_service(DATABASE_URL=database_url, **settings)
+            new = await start_service(DATABASE_URL=database_url, **settings)
+            heard = len(while_restarting)
+            nursery.start_soon(keep_ticking, new)
+            await until_longer(while_restarting, heard)
+            nursery.cancel_scope.cancel()
+        return new
 
     async def tick(service: Service, secret: str) -> None:
         ticks.append((await service.tick(secret=secret)).status_code)
@@ -41,7 +65,16 @@ async def test_the_secret_is_rotated_without_a_refused_tick(
     await tick(service, NEW)  # `cron install` has given it the new one
     await tick(service, OLD)  # and one that was posted before is on its way
 
+    in_use = NEW
     service = await restart(service, SCHEDULER_SECRET=NEW)
     await tick(service, NEW)
     assert (await service.tick(secret=OLD)).status_code == 401
     assert ticks == [200] * 5
+    assert 401 not in while_restarting
+    assert 200 in while_restarting
+
+
+async def until_longer(heard: list[int], than: int) -> None:
+    with trio.fail_after(PATIENCE):
+        while len(heard) <= than:  # noqa: ASYNC110
+            await trio.sleep(0.01)
