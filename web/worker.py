@@ -26,8 +26,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def worker(fleet: str | None, shards_at_once: int | None) -> None:
     """Take shards of runs until SIGTERM, then drain.
 
-    Needs DATABASE_URL, SCHEDULER_FLEET and the trigger engine's settings, as the service that hands the
-    shards out, and no SCHEDULER_SECRET: it listens to nobody. Start as many as you like, anywhere. Draining,
+    Needs DATABASE_URL and SCHEDULER_FLEET, and no SCHEDULER_SECRET: it listens to nobody. The settings
+    SCHEDULER_TRIGGER_ENGINE, SCHEDULER_MENTOR_SOURCE, SCHEDULER_ELIGIBLE_ASSIGNMENT_STATUSES and
+    SCHEDULER_MENTORS_PER_INVOCATION have to be those of the service that hands the shards out; where they are
+    not, it says so, and takes nothing until it is restarted. Start as many as you like, anywhere. Draining,
     it finishes the shards that it has. Its log is on standard error, a JSON object a line. A second SIGTERM
     ends it at once; others do its shards again.
 

@@ -44,8 +44,19 @@ SHORTEST_WAIT = 0.01
 # Seconds until what this worker is not to do goes to another: time to take back its own asking for more.
 DISAGREEMENT_DELAY = 0.5
 
-# Why a shard is refused that somebody must have made up, or that is another deployment's.
-_SUSPICIOUS = (Outcome.UNKNOWN, Outcome.CONTRADICTED)
+# Why a shard is refused that somebody must have made up, or that is another deployment's: what to do.
+_FOREIGN = (
+    "Shards of another deployment come here: give each its own SCHEDULER_FLEET_NAME, and let DATABASE_URL "
+    "name the database of the service whose shards these are to be."
+)
+_REMEDIES = {
+    "other_version": (
+        "Service and workers are of different versions: stop the workers, upgrade the service, then start "
+        "workers of the same version."
+    ),
+    str(Outcome.UNKNOWN): _FOREIGN,
+    str(Outcome.CONTRADICTED): _FOREIGN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +123,7 @@ class Attempt:
             return
         claimed_at, answer = claimed
         if answer.outcome is not Outcome.CLAIMED:
-            say = log.warning if answer.outcome in _SUSPICIOUS else log.info
-            say("shard_refused", reason=str(answer.outcome))
+            _say_refused(str(answer.outcome), log.warning if answer.outcome in _REMEDIES else log.info)
             await self._end(self._delivery.refuse)
             return
         self._compare_clocks(answer.at)
@@ -173,10 +183,10 @@ class Attempt:
         try:
             shard = read_shard(self._delivery.message)
         except InvalidMessage as error:
-            log.warning("shard_refused", reason=error.reason)
+            _say_refused(error.reason, log.warning)
             return None
         if (shard.run_id, shard.index) != (self._delivery.run_id, self._delivery.index):
-            log.warning("shard_refused", reason="of_another_shard")
+            _say_refused("of_another_shard", log.warning)
             return None
         return shard
 
@@ -231,6 +241,11 @@ class Attempt:
     async def _end(self, end: Callable[[], Awaitable[object]]) -> None:
         """Of something that comes again by itself if the fleet is away."""
         await _insist(end, until=trio.current_time())
+
+
+def _say_refused(reason: str, say: Callable[..., object]) -> None:
+    remedy = {"remedy": _REMEDIES[reason]} if reason in _REMEDIES else {}
+    say("shard_refused", reason=reason, **remedy)
 
 
 async def _insist(attempt: Callable[[], Awaitable[object]], *, until: float) -> bool:

@@ -53,14 +53,14 @@ class Fitness:
 
         **Cancellation:** leaves nothing behind.
         """
-        if self._disagrees:
-            await trio.sleep_forever()
         while self._is_in_doubt:
             with trio.CancelScope() as self._resting:
                 await trio.sleep(self._rest)
                 while not await self._is_ready():  # noqa: ASYNC110 - nobody says when it is
                     await trio.sleep(ASKING_PERIOD)
                 self._is_in_doubt = False
+        if self._disagrees:
+            await trio.sleep_forever()
 
     async def _is_ready(self) -> bool:
         try:

@@ -20,8 +20,7 @@ from uuid import UUID
 # killed worker's shard lies still, of a budget of 25 s.
 ACK_WAIT = 3.0
 
-# Times that one shard is delivered at most. One whose workers die of it must not take the fleet with
-# it.
+# Times that one shard is delivered at most. One whose workers die of it must not take the fleet with it.
 MAX_DELIVERIES = 5
 
 

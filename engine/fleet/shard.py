@@ -20,12 +20,12 @@ from engine.run import Progress
 from engine.tally import StopReason, Summary
 from engine.trigger.protocol import SCENARIO_TYPE_PATTERN
 
-# Counted up when a field changes its meaning: a worker of another version leaves the shard to one of
-# its own.
+# Counted up when a field changes its meaning. A message of another version is refused for good by whoever
+# gets it first, so that none goes round for ever: who upgrades has to stop the workers before the service.
 VERSION: Literal[1] = 1
 
-# Bytes. A shard with a hundred scenario types takes 7 kB, a result with NAMES_AT_MOST of each kind 250
-# kB. A NATS server takes 1 MiB at most unless it is told otherwise.
+# Bytes. A shard with a hundred scenario types takes 7 kB, a result with NAMES_AT_MOST of each kind 250 kB. A
+# NATS server takes 1 MiB at most unless it is told otherwise.
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_RESULT_BYTES = 512 * 1024
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from engine.fleet.agreement import Agreement
 from tests.end_to_end.conftest import command
 from tests.fleet.nats_server import free_ports
 from tests.fleet.processes import open_workers
@@ -37,10 +38,25 @@ def test_so_many_shards_at_once_can_not_be() -> None:
     assert done.returncode == 2
 
 
-async def test_a_worker_that_comes_before_nats_says_so_and_waits(tmp_path: Path) -> None:
+def test_the_settings_that_have_to_be_those_of_the_service_are_named() -> None:
+    named = command("worker", "--help").stdout
+    for field in Agreement.model_fields:
+        assert f"SCHEDULER_{field.upper()}" in named
+
+
+async def test_a_worker_that_comes_before_its_database_says_so_and_waits(tmp_path: Path) -> None:
+    with open_workers(tmp_path) as start_worker:
+        worker = await start_worker("--fleet", "nats://127.0.0.1:1", DATABASE_URL=DATABASE)
+        [line] = await worker.wait_until_logged("not_taking")
+        assert "nobody listens there; check DATABASE_URL" in line["reason"]
+        worker.send(signal.SIGTERM)
+        assert await worker.exit_code() == 0
+
+
+async def test_a_worker_that_comes_before_nats_says_so_and_waits(tmp_path: Path, database_url: str) -> None:
     [port] = free_ports(1)
     with open_workers(tmp_path) as start_worker:
-        worker = await start_worker("--fleet", f"nats://127.0.0.1:{port}", DATABASE_URL=DATABASE)
+        worker = await start_worker("--fleet", f"nats://127.0.0.1:{port}", DATABASE_URL=database_url)
         [line] = await worker.wait_until_logged("no_shards_yet")
         assert "nobody listens there; check SCHEDULER_FLEET" in line["reason"]
         worker.send(signal.SIGTERM)

@@ -168,7 +168,7 @@ async def test_who_says_that_it_lives_keeps_its_shard(
         taken_at = trio.current_time()
         for _ in range(4):
             await trio.sleep(fleet_pair.ack_wait / 3)
-            await delivery.keep()
+            assert await delivery.keep()
         again = await take(fleet_pair)
         assert trio.current_time() - taken_at >= fleet_pair.ack_wait * 7 / 3 - fleet_pair.travel
         await again.finish()
@@ -215,6 +215,18 @@ async def test_what_is_handed_back_is_delivered_at_once(
         handed_back_at = trio.current_time()
         again = await take(fleet_pair)
         assert trio.current_time() - handed_back_at <= fleet_pair.travel
+        await again.finish()
+
+
+async def test_what_is_handed_back_with_a_delay_is_delivered_when_that_is_over(
+    fleet_pair: FleetPair, run_id: UUID, clock: object
+) -> None:
+    async with fleet_pair.fleet.open_gathering(run_id) as gathering:
+        await submit(gathering, 0)
+        handed_back_at = trio.current_time()
+        await (await take(fleet_pair)).hand_back(delay=0.5)
+        again = await take(fleet_pair)
+        assert 0.5 <= trio.current_time() - handed_back_at <= 0.5 + 2 * fleet_pair.travel
         await again.finish()
 
 

@@ -199,6 +199,24 @@ async def test_a_cancel_is_obeyed_at_once_also_while_the_server_is_silent(what: 
         assert trio.current_time() - before < 0.2 + FAREWELL_TIMEOUT + CLOSE_TIMEOUT * 2 + BOUND
 
 
+async def test_a_sign_of_life_that_a_silent_server_does_not_hear_is_said_to_be_unheard() -> None:
+    with open_nats_servers() as nats:
+        await nats.wait_until_up()
+        async with open_fleet(nats.urls, name="a") as fleet:
+            await fleet.check_ready()
+            async with fleet.open_gathering(uuid4()) as gathering:
+                await gathering.submit(0, b"shard")
+                delivery = await fleet.take()
+                assert await delivery.keep()
+                nats.servers[0].freeze()
+                with trio.fail_after(PATIENCE):
+                    assert not await delivery.keep()
+                nats.servers[0].wake()
+                with trio.fail_after(PATIENCE):
+                    while not await delivery.keep():  # noqa: ASYNC110 - nothing but asking tells
+                        await trio.sleep(0.05)
+
+
 async def test_a_silent_server_is_given_up_and_said_to_be_away() -> None:
     with open_nats_servers() as nats:
         await nats.wait_until_up()

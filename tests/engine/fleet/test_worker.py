@@ -216,7 +216,11 @@ async def test_a_message_that_can_not_be_right_is_refused_logged_and_gone_and_th
             assert not world.engine.chunks
             await run.submit(1)
             assert (await run.result()).evaluated == 50
-    assert [line["reason"] for line in logs if line["event"] == "shard_refused"] == [reason]
+    [refused] = [line for line in logs if line["event"] == "shard_refused"]
+    assert refused["reason"] == reason
+    remedy = {"other_version": "versions", "contradicted": "SCHEDULER_FLEET_NAME"}.get(reason)
+    assert ("remedy" in refused) == (remedy is not None)
+    assert remedy is None or remedy in refused["remedy"]
     assert {line["log_level"] for line in logs if line["event"] == "shard_refused"} == {"warning"}
 
 
@@ -230,7 +234,9 @@ async def test_a_shard_of_a_foreign_run_is_refused(autojump_clock: MockClock, nu
             await gathering.submit(0, write(run.shard(run_id=foreign)))
             await trio.sleep(3 * ACK_WAIT)
     assert not world.engine.chunks
-    assert [line["reason"] for line in logs if line["event"] == "shard_refused"] == ["unknown"]
+    [refused] = [line for line in logs if line["event"] == "shard_refused"]
+    assert refused["reason"] == "unknown"
+    assert "SCHEDULER_FLEET_NAME" in refused["remedy"]
 
 
 async def test_a_shard_that_is_finished_is_refused_when_it_is_played_again(
