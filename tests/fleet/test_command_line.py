@@ -40,7 +40,10 @@ def test_so_many_shards_at_once_can_not_be() -> None:
 async def test_a_worker_that_comes_before_nats_says_so_and_waits(tmp_path: Path) -> None:
     [port] = free_ports(1)
     with open_workers(tmp_path) as start_worker:
-        worker = await start_worker("--fleet", f"nats://127.0.0.1:{port}", DATABASE_URL=DATABASE)
+        # With less than five shards' share, which is the coordinator's to give.
+        own = {"DATABASE_URL": DATABASE, "SCHEDULER_MAX_CONCURRENCY": "3"}
+        fleet = f"nats://127.0.0.1:{port}"
+        worker = await start_worker("--fleet", fleet, "--shards-at-once", "2", **own)
         [line] = await worker.wait_until_logged("no_shards_yet")
         assert "nobody listens there; check SCHEDULER_FLEET" in line["reason"]
         worker.send(signal.SIGTERM)
