@@ -341,9 +341,13 @@ def _hosts_that_reach(bound_to: str) -> tuple[str, ...]:
 
 
 def load_settings(
-    *required: Literal["database_url", "administrator_url", "secret"], **given: Any
+    *required: Literal["database_url", "administrator_url", "secret"],
+    coordinates: bool = True,
+    **given: Any,
 ) -> Settings:
     """The settings of this process; `given` ones win over the environment's.
+
+    A worker, which is handed its share of everything, `coordinates` nothing.
 
     Raises ConfigurationError with one sentence for every fault there is.
     """
@@ -360,7 +364,12 @@ def load_settings(
         # Once more without those, for the faults between the others.
         settings = Settings(**(given | {field: Settings.model_fields[field].default for field in wrong}))
     faults += [
-        f"{sentence}." for sentence, fields in _faults_between(settings) if not wrong.intersection(fields)
+        f"{sentence}."
+        for sentence, fields in [
+            *_faults_between(settings),
+            *(_faults_of_shares(settings) if coordinates else ()),
+        ]
+        if not wrong.intersection(fields)
     ]
     faults += [
         _MISSING[field]
@@ -412,6 +421,22 @@ def _faults_between(settings: Settings) -> Iterator[tuple[str, tuple[str, ...]]]
             "reached through one; set these, or remove it",
             ("proxy", "transport", "trigger_engine"),
         )
+    if (settings.fleet_user is None) != (settings.fleet_password is None):
+        yield (
+            "Of SCHEDULER_FLEET_USER and SCHEDULER_FLEET_PASSWORD only one is set; set both, or neither",
+            ("fleet_user", "fleet_password"),
+        )
+    for name in ("fleet_user", "fleet_ca"):
+        if getattr(settings, name) is not None and not settings.fleet_is_remote:
+            yield (
+                f"{_name_of(name)} is set, but SCHEDULER_FLEET is no URL; set that, or remove it",
+                (name, "fleet"),
+            )
+
+
+def _faults_of_shares(settings: Settings) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The same, of what a run has for all its shards together."""
+    soft, hard = settings.soft_threshold, settings.hard_deadline
     if settings.fleet is not None and settings.concurrency_per_shard < 1:
         yield (
             f"SCHEDULER_FLEET_SHARDS_AT_ONCE is {settings.fleet_shards_at_once}, more than the "
@@ -425,17 +450,6 @@ def _faults_between(settings: Settings) -> Iterator[tuple[str, tuple[str, ...]]]
             f"SCHEDULER_FLEET they must lie {SHARD_MARGIN:g} s apart, by which shards end before their run",
             ("soft_threshold", "hard_deadline", "fleet"),
         )
-    if (settings.fleet_user is None) != (settings.fleet_password is None):
-        yield (
-            "Of SCHEDULER_FLEET_USER and SCHEDULER_FLEET_PASSWORD only one is set; set both, or neither",
-            ("fleet_user", "fleet_password"),
-        )
-    for name in ("fleet_user", "fleet_ca"):
-        if getattr(settings, name) is not None and not settings.fleet_is_remote:
-            yield (
-                f"{_name_of(name)} is set, but SCHEDULER_FLEET is no URL; set that, or remove it",
-                (name, "fleet"),
-            )
 
 
 _MISSING = {

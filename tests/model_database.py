@@ -273,6 +273,10 @@ class ModelDatabase:
         step = max(len(self.mentor_ids) // size, 1)
         return [{"id": each} for each in self.mentor_ids[step - 1 :: step]]
 
+    def _span_of_mentors(self) -> list[dict[str, Any]]:
+        ends = [self.mentor_ids[0], self.mentor_ids[-1]] if self.mentor_ids else [None, None]
+        return [dict(zip(("lowest", "highest"), ends, strict=True))]
+
     def _previous_shards(self, run_id: UUID) -> list[dict[str, Any]]:
         [this] = [row for row in self.runs if row.id == run_id]
         before = [

@@ -40,7 +40,7 @@ def worker(fleet: str | None, shards_at_once: int | None) -> None:
     """
     configure_logging()
     given: dict[str, str] = {} if fleet is None else {"fleet": fleet}
-    settings = load_settings("database_url", **given)
+    settings = load_settings("database_url", coordinates=False, **given)
     sys.exit(0 if trio.run(work, settings, shards_at_once) else 1)
 
 

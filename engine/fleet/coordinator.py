@@ -43,6 +43,9 @@ RECOUNT_PAUSE = 0.25
 # Ids in the sample for each shard that is to be planned: shards then differ by a tenth or so.
 SAMPLE_PER_SHARD = 32
 
+# The share of all mentors in one shard that is said, where there are so many: the other shards' workers idle.
+UNEVEN, UNEVEN_FROM = 0.9, 1_000
+
 # What ends a run for want of time. That the fleet was away is nearer to the cause.
 _IF_NOTHING_ELSE = (None, StopReason.SOFT_THRESHOLD, StopReason.HARD_DEADLINE)
 
@@ -107,6 +110,7 @@ class _Coordination:
             elif fenced.cancelled_caught:
                 around.cancel_scope.deadline = min(now + COUNT_GRACE, budget.counted_by)
 
+        self._say_if_uneven()
         ended_by = StopReason.HARD_DEADLINE if cut.cancelled_caught else walk.stop_reason
         if ended_by in (None, StopReason.SOFT_THRESHOLD):
             ended_by = self._merge.stop_reason or ended_by
@@ -121,6 +125,17 @@ class _Coordination:
             duration=trio.current_time() - budget.started,
             run_id=self._context.run_id,
         )
+
+    def _say_if_uneven(self) -> None:
+        """A fleet is of no use to a run that is one shard, but for so few that one is enough."""
+        share = self._merge.largest_share
+        if len(self._merge.ranges) > 1 and share > UNEVEN and self._progress.tally.fetched >= UNEVEN_FROM:
+            log.warning(
+                "shards_uneven",
+                share=round(share, 2),
+                remedy="One shard had nearly everybody, because ids lie close together and no sample of them "
+                "was to be had; index the mentors' (status, id), and see `no_sample` in this log.",
+            )
 
     async def _coordinate(self) -> None:
         shards = await self._plan()

@@ -51,7 +51,7 @@ class Merge:
             return False
         self._results[result.index] = result
         tally = self._progress.tally
-        tally.count_fetched(result.evaluated + sum(result.errors.values()) + result.unprocessed)
+        tally.count_fetched(_mentors_of(result))
         tally.evaluated += result.evaluated
         for error_class, count in result.errors.items():
             tally.count_failure(count, error_class)
@@ -64,6 +64,13 @@ class Merge:
         tally.invocations.durations.add(durations)
         self._progress.low_water_mark.add_stretch(result.stretch_mentors, result.stretch_evaluated)
         return True
+
+    @property
+    def largest_share(self) -> float:
+        """Of the mentors who are known of, that of the shard which has most of them."""
+        held = [_mentors_of(result) for result in self._results.values()]
+        held += [self.remaining[index] for index in self.missing if index in self.remaining]
+        return max(held, default=0) / max(sum(held), 1)
 
     def close(self) -> int | None:
         """Once nothing more is added. Returns 0, or None if how many were left is not all known."""
@@ -80,6 +87,10 @@ class Merge:
         """What ended the shards that were not finished, None if all were."""
         reasons = {result.stop_reason for result in self._results.values()} - {StopReason.FINISHED}
         return min(reasons, key=_rank, default=None)
+
+
+def _mentors_of(result: ShardResult) -> int:
+    return result.evaluated + sum(result.errors.values()) + result.unprocessed
 
 
 def _rank(reason: StopReason) -> int:

@@ -68,24 +68,32 @@ class Address:
 
 
 class NatsConnection:
-    """Used by any number of tasks at once; they share what is one connection at any moment."""
+    """Used by any number of tasks at once; they share what is one connection at any moment, and its making.
 
-    def __init__(self, loop: Loop, address: Address, tls: ssl.SSLContext | None) -> None:
+    It is made in a task of its own: whoever waits for it may have less time than that takes, and the next one
+    to wait would begin anew.
+    """
+
+    def __init__(
+        self, loop: Loop, address: Address, tls: ssl.SSLContext | None, connecting: trio.Nursery
+    ) -> None:
         self._loop = loop
         self._address = address
         self._tls = tls
-        self._connecting = trio.Lock()
+        self._connecting = connecting
+        self._attempt: _Attempt | None = None  # under way
         self._client: Client | None = None
+        self._server: str | None = None  # that it is, or was, connected to
+        self._failed_at: dict[str, float] = {}
         self._is_stale = False
         self._is_away = False
-        self._failure: FleetUnavailable | None = None  # of the last try to connect that failed
         self._refusal = ("", -math.inf)  # what the server last said that this user may not do, and when
 
     async def use(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Await `work` in asyncio, with a client that is connected. Raises FleetUnavailable.
 
-        **Cancellation:** `work` is cancelled and has ended. A connection that was being made is closed,
-        within CLOSE_TIMEOUT.
+        **Cancellation:** `work` is cancelled and has ended. A connection that was being made still is, for
+        whoever is next.
         """
         client = await self._connected()
         began = trio.current_time()
@@ -104,28 +112,34 @@ class NatsConnection:
             await self._give_up()
 
     async def _connected(self) -> Client:
-        if (client := self._usable()) is not None:
+        if self._attempt is None and (client := self._usable()) is not None:
             return client
-        failure = self._failure
-        async with self._connecting:
-            if (client := self._usable()) is not None:
-                return client
-            if self._failure is not failure and self._failure is not None:
-                # Somebody tried while this one waited for its turn. It would only wait as long again.
-                raise FleetUnavailable(str(self._failure), self._failure.retry_after)
+        if self._attempt is None:
+            self._attempt = _Attempt()
+            self._connecting.start_soon(self._try_to_connect, self._attempt)
+        attempt = self._attempt
+        await attempt.ended.wait()
+        if isinstance(attempt.outcome, Client):
+            return attempt.outcome
+        raise FleetUnavailable(str(attempt.outcome), attempt.outcome.retry_after)
+
+    async def _try_to_connect(self, attempt: _Attempt) -> None:
+        try:
+            if self._server is not None:
+                self._failed_at[self._server] = trio.current_time()
             await self._give_up()
-            try:
-                client = await on_asyncio(self._loop, self._connect)
-            except FleetUnavailable as error:
-                self._failure = error
-                if not self._is_away:
-                    log.warning("fleet_away", reason=str(error))
-                self._is_away = True
-                raise
-            log.info("fleet_connected", server=_shown(client))
+            self._client = attempt.outcome = await on_asyncio(self._loop, self._connect)
+        except FleetUnavailable as error:
+            attempt.outcome = error
+            if not self._is_away:
+                log.warning("fleet_away", reason=str(error))
+            self._is_away = True
+        else:
+            log.info("fleet_connected", server=_shown(self._client))
             self._is_away = self._is_stale = False
-            self._client = client
-            return client
+        finally:
+            self._attempt = None
+            attempt.ended.set()
 
     def _usable(self) -> Client | None:
         client = self._client
@@ -137,9 +151,13 @@ class NatsConnection:
             await on_asyncio(self._loop, lambda: _discard(client))
 
     async def _connect(self) -> Client:
-        """In asyncio: the first server that takes us, in any order, so that a fleet spreads over them."""
+        """In asyncio: the first server that takes us, in any order, so that a fleet spreads over them.
+
+        But for those that failed: the one that did last comes last.
+        """
         fault = FleetUnavailable("", 0)
-        for server in random.sample(self._address.servers, len(self._address.servers)):
+        servers = random.sample(self._address.servers, len(self._address.servers))
+        for server in sorted(servers, key=lambda server: self._failed_at.get(server, -math.inf)):
             said: list[Exception] = []
             tls = self._tls if server.startswith("tls://") else None
 
@@ -171,8 +189,10 @@ class NatsConnection:
                     ),
                     CONNECT_TIMEOUT,
                 )
+                self._server = server
                 return client
             except (nats.errors.Error, OSError, ValueError) as error:
+                self._failed_at[server] = trio.current_time()
                 await _discard(client)
                 # What it says of all its tries is that there were some.
                 cause = said[-1] if said and isinstance(error, nats.errors.NoServersError) else error
@@ -181,6 +201,16 @@ class NatsConnection:
                 await _discard(client)
                 raise
         raise fault
+
+
+@dataclass(eq=False, slots=True)
+class _Attempt:
+    """At a connection. What came of it is there once it has ended."""
+
+    ended: trio.Event = field(default_factory=trio.Event)
+    outcome: Client | FleetUnavailable = field(
+        default_factory=lambda: FleetUnavailable("NATS can't be used: this process is about to end.", 0)
+    )
 
 
 async def _discard(client: Client) -> None:
@@ -225,9 +255,10 @@ async def open_nats(address: Address) -> AsyncIterator[NatsConnection]:
     **Cancellation:** no task, no socket is left, within CLOSE_TIMEOUT.
     """
     tls = _make_tls(address)
-    async with open_asyncio() as loop:
-        connection = NatsConnection(loop, address, tls)
+    async with open_asyncio() as loop, trio.open_nursery() as connecting:
+        connection = NatsConnection(loop, address, tls, connecting)
         try:
             yield connection
         finally:
+            connecting.cancel_scope.cancel()
             await connection.close()

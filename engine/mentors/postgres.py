@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from engine.database import Database
 from engine.errors import DatabaseUnavailable, StatementFailed
 from engine.mentors.protocol import IdRange, Page
+from engine.mentors.span import spread_evenly
 from engine.statements import Statement, load_statement
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _LOWEST_ID = UUID(int=0)
 _HIGHEST_ID = UUID(int=2**128 - 1)
@@ -18,10 +23,11 @@ _HIGHEST_ID = UUID(int=2**128 - 1)
 _FETCH_PAGE = load_statement("fetch_page")
 _COUNT_MENTORS = load_statement("count_mentors")
 _SAMPLE_MENTORS = load_statement("sample_mentors")
+_SPAN_OF_MENTORS = load_statement("span_of_mentors")
 
 # Seconds. A million take 0.2 s; without an index it is a sort of all of them, and shards of equal width
-# will do.
-SAMPLE_TIMEOUT = 2.0
+# will do, between the lowest id and the highest: two scans at most.
+SAMPLE_TIMEOUT, SPAN_TIMEOUT = 2.0, 1.0
 
 
 class PostgresMentors:
@@ -48,8 +54,14 @@ class PostgresMentors:
         return int(row["mentors"])
 
     async def sample(self, size: int) -> Sequence[UUID]:
-        rows = await self._fetch(_SAMPLE_MENTORS, size, answer_within=SAMPLE_TIMEOUT)
-        return [row["id"] for row in rows]
+        try:
+            rows = await self._fetch(_SAMPLE_MENTORS, size, answer_within=SAMPLE_TIMEOUT)
+        except DatabaseUnavailable as error:
+            log.warning("no_sample", reason=str(error), remedy="Shards are of equal width, not population.")
+        else:
+            return [row["id"] for row in rows]
+        [span] = await self._fetch(_SPAN_OF_MENTORS, answer_within=SPAN_TIMEOUT)
+        return () if span["lowest"] is None else spread_evenly(span["lowest"], span["highest"], size)
 
     async def _fetch(self, statement: Statement, *arguments: Any, **how: Any) -> Sequence[Any]:
         """A refused statement, by a statement_timeout for example, is a source that can't be read now.

@@ -48,7 +48,7 @@ class MentorSource(Protocol):
         ...
 
     async def sample(self, size: int) -> Sequence[UUID]:
-        """About so many ids in order, evenly spread over all mentors; none where that can't be had.
+        """About so many ids in order, evenly spread over all mentors, or else over the span of their ids.
 
         Raises and cancels as `fetch_page`.
         """

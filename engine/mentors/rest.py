@@ -34,12 +34,16 @@ from engine.database import STATEMENT_TIMEOUT
 from engine.errors import DatabaseUnavailable
 from engine.httpx_connection import ExchangeFailed, HttpxConnection, WholeAnswer
 from engine.mentors.protocol import IdRange, Page
+from engine.mentors.span import spread_evenly
 from engine.retry_after import parse_retry_after
 
 T = TypeVar("T")
 
 # Seconds for one page, connecting included: as for a page from Postgres itself.
 PAGE_TIMEOUT = STATEMENT_TIMEOUT
+
+# Seconds for one end of the ids, of two: without it, shards are of equal width of all ids there can be.
+END_TIMEOUT = 1.0
 
 # Bytes of an answer's body. A mentor with one assignment takes 80, each further assignment 20 or so: a page
 # passes of which each has twenty. The fixed part is for small pages, and for the error pages of a gateway.
@@ -167,12 +171,20 @@ class RestMentors:
         return await self._ask(stretch, 1, read, answer_within=math.inf, headers={"Prefer": "count=exact"})
 
     async def sample(self, size: int) -> Sequence[UUID]:
-        """None: PostgREST has no way to ask for every hundredth row.
+        """PostgREST has no way to ask for every hundredth row, but for the first one and the last.
 
         Supabase's ids are random unless somebody chose them, so that ranges of equal width hold equally many.
         """
-        await trio.lowlevel.checkpoint()
-        return ()
+        ends = [mentor_id for order in ("id.asc", "id.desc") for mentor_id in await self._first(order)]
+        return spread_evenly(min(ends), max(ends), size) if ends else ()
+
+    async def _first(self, order: str) -> Sequence[UUID]:
+        """One id at most."""
+
+        def read(answer: WholeAnswer) -> Sequence[UUID]:
+            return self._read_ids(answer, IdRange(), 1)
+
+        return await self._ask(IdRange(), 1, read, answer_within=END_TIMEOUT, order=order)
 
     async def aclose(self) -> None:
         """Close every connection. No call may be under way.
@@ -190,12 +202,13 @@ class RestMentors:
         *,
         answer_within: float,
         headers: Mapping[str, str] | None = None,
+        order: str = "id.asc",
     ) -> T:
         """What `read` makes of the answer.
 
         **Cancellation:** the connection is closed.
         """
-        url = httpx.URL(f"{self._url}?{self._who}{_within(stretch)}&order=id.asc&limit={limit}")
+        url = httpx.URL(f"{self._url}?{self._who}{_within(stretch)}&order={order}&limit={limit}")
         max_body_bytes = MAX_BODY_BYTES + MAX_BODY_BYTES_PER_MENTOR * limit
         connection = self._idle.pop() if self._idle else self._new_connection()
         is_right = False

@@ -452,6 +452,7 @@ def test_each_shard_has_an_invocation_at_least() -> None:
     [fault] = faults(fleet="in-process", fleet_shards_at_once=11)
     assert fault.startswith("SCHEDULER_FLEET_SHARDS_AT_ONCE is 11, more than the 10 of ")
     load_settings(fleet_shards_at_once=11)  # without a fleet it says nothing
+    load_settings(fleet="in-process", max_concurrency=3, coordinates=False)  # and to a worker neither
     assert load_settings(fleet_shards_at_once=11, max_concurrency=25).concurrency_per_shard == 2
 
 
@@ -459,6 +460,7 @@ def test_shards_end_before_their_run() -> None:
     [fault] = faults(fleet="in-process", soft_threshold=27.5)
     assert "with SCHEDULER_FLEET they must lie 1.6 s apart" in fault
     load_settings(soft_threshold=27.5)
+    load_settings(fleet="in-process", soft_threshold=27.5, coordinates=False)
     load_settings(fleet="in-process", soft_threshold=26.4)
 
 

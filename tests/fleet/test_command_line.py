@@ -56,7 +56,10 @@ async def test_a_worker_that_comes_before_its_database_says_so_and_waits(tmp_pat
 async def test_a_worker_that_comes_before_nats_says_so_and_waits(tmp_path: Path, database_url: str) -> None:
     [port] = free_ports(1)
     with open_workers(tmp_path) as start_worker:
-        worker = await start_worker("--fleet", f"nats://127.0.0.1:{port}", DATABASE_URL=database_url)
+        # With less than five shards' share, which is the coordinator's to give.
+        own = {"DATABASE_URL": database_url, "SCHEDULER_MAX_CONCURRENCY": "3"}
+        fleet = f"nats://127.0.0.1:{port}"
+        worker = await start_worker("--fleet", fleet, "--shards-at-once", "2", **own)
         [line] = await worker.wait_until_logged("no_shards_yet")
         assert "nobody listens there; check SCHEDULER_FLEET" in line["reason"]
         worker.send(signal.SIGTERM)

@@ -12,7 +12,7 @@ import trio
 from structlog.testing import capture_logs
 
 from engine.errors import FleetUnavailable
-from engine.fleet import streams
+from engine.fleet import nats_connection, streams
 from engine.fleet.jetstream import FAREWELL_TIMEOUT, JetStream, open_jetstream
 from engine.fleet.nats_connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Address
 from engine.fleet.protocol import ACK_WAIT
@@ -229,6 +229,40 @@ async def test_a_silent_server_is_given_up_and_said_to_be_away() -> None:
                 await fleet.check_ready()
             nats.servers[0].wake()
             await fleet.check_ready()
+
+
+@pytest.fixture
+def in_the_given_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers are tried so, but for those that failed."""
+    monkeypatch.setattr(nats_connection.random, "sample", lambda servers, count: list(servers))
+
+
+@pytest.mark.usefixtures("in_the_given_order")
+async def test_who_has_less_time_than_it_takes_to_connect_finds_a_connection_the_next_time() -> None:
+    with open_nats_servers() as silent, open_nats_servers() as useful:
+        await silent.wait_until_up()
+        await useful.wait_until_up()
+        silent.servers[0].freeze()
+        async with open_fleet((*silent.urls, *useful.urls), name="a") as fleet:
+            with trio.move_on_after(CONNECT_TIMEOUT / 2) as first:
+                await fleet.check_ready()
+            with trio.move_on_after(CONNECT_TIMEOUT - 0.1) as second:
+                await fleet.check_ready()
+            assert (first.cancelled_caught, second.cancelled_caught) == (True, False)
+
+
+@pytest.mark.usefixtures("in_the_given_order")
+async def test_the_server_that_failed_last_is_tried_last() -> None:
+    with open_nats_servers() as one, open_nats_servers() as other:
+        await one.wait_until_up()
+        await other.wait_until_up()
+        async with open_fleet((*one.urls, *other.urls), name="a") as fleet:
+            await fleet.check_ready()
+            one.servers[0].freeze()
+            with pytest.raises(FleetUnavailable, match="it does not answer"):
+                await fleet.check_ready()
+            with trio.fail_after(CONNECT_TIMEOUT - 0.1):
+                await fleet.check_ready()
 
 
 async def test_a_server_that_is_of_no_use_is_left_for_another() -> None:

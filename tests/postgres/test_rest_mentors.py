@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from engine import RunRequest, load_settings, open_scheduler
 from engine.database import Database
 from engine.errors import DatabaseUnavailable
+from engine.fleet.plan import plan
 from engine.mentors.protocol import IdRange, MentorSource
 from engine.mentors.rest import open_rest_mentors
 from tests.fakes import ids
@@ -40,6 +41,21 @@ async def test_a_cap_below_the_page_size_ends_no_walk(database: Database) -> Non
             stretch = IdRange(after=page.mentor_ids[-1])
         assert await mentors.count(IdRange()) == 8
     assert seen == [ids(8)[:3], ids(8)[3:6], ids(8)[6:]]
+
+
+async def test_shards_are_cut_between_the_lowest_id_and_the_highest(database: Database) -> None:
+    """However close together they lie, as ids that somebody counted."""
+    for mentor_id in ids(8):
+        await add_mentor(database, id=mentor_id)
+    await query(database, FOREIGN_KEY)
+    async with open_postgrest(database, key=REST_KEY) as postgrest, mentors_of(postgrest) as mentors:
+        shards = plan(await mentors.sample(64), 4)
+        assert [await mentors.count(each) for each in shards] == [2, 2, 2, 2]
+
+
+async def test_of_nobody_there_is_no_sample(postgrest: Postgrest) -> None:
+    async with mentors_of(postgrest) as mentors:
+        assert list(await mentors.sample(64)) == []
 
 
 async def sentence_of(postgrest: Postgrest, key: str = REST_KEY) -> str:

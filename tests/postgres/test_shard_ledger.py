@@ -559,9 +559,12 @@ async def test_a_shard_of_which_more_than_a_tenth_were_errors_covers_nothing(
 async def plan_of(database: Database, name: str, types: str, arguments: str, mode: str) -> dict[str, Any]:
     async with database.open_transaction() as transaction:
         await query(transaction, f"set local plan_cache_mode = {mode}")
-        prepare = f"prepare it ({types}) as {load_statement(name).sql}"
+        signature = f"({types})" if types else ""
+        prepare = f"prepare it {signature} as {load_statement(name).sql}"
         await transaction.execute(Statement("prepare", prepare))
-        [row] = await query(transaction, f"explain (analyze, buffers, format json) execute it({arguments})")
+        [row] = await query(
+            transaction, f"explain (analyze, buffers, format json) execute it{arguments and f'({arguments})'}"
+        )
         await query(transaction, "deallocate it")
     found: dict[str, Any] = json.loads(row[0])[0]["Plan"]
     return found
@@ -627,6 +630,23 @@ async def test_a_sample_is_of_an_index_alone_and_sorts_nothing(database: Databas
     # Evenly: a sixteenth of the ids has a sixteenth of the sample.
     for part in range(16):
         assert 50 <= sum(part << 124 <= id.int < part + 1 << 124 for id in sample) <= 80
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_the_ends_of_the_ids_are_the_ends_of_an_index(database: Database, mode: str) -> None:
+    await query(
+        database,
+        "insert into public.peer_mentors (id, user_id, status, created_at) "
+        "select md5('m' || i)::uuid, md5('u' || i)::uuid, 'active', '2020-01-01' "
+        "from generate_series(1, 20000) i",
+    )
+    await query(database, "vacuum (analyze) public.peer_mentors")
+    plan = await plan_of(database, "span_of_mentors", "", "", mode)
+    assert {"Sort", "Seq Scan"}.isdisjoint(node["Node Type"] for node in nodes(plan))
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20
+    [found] = await query(database, load_statement("span_of_mentors").sql)
+    ids = await query(database, "select id from public.peer_mentors order by id")
+    assert (found["lowest"], found["highest"]) == (ids[0]["id"], ids[-1]["id"])
 
 
 async def test_a_sample_of_few_is_all_of_them_and_of_none_is_none(database: Database) -> None:

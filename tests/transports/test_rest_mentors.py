@@ -118,11 +118,19 @@ async def test_a_mentor_who_can_have_one_assignment_only_comes_with_it_and_witho
         await fault_of(lambda: fetch(mentors))
 
 
-async def test_no_sample_is_to_be_had_and_nothing_is_asked_for_one(serve: Serve) -> None:
-    server = await serve()
+async def test_for_a_sample_the_lowest_and_the_highest_id_are_asked_for(serve: Serve) -> None:
+    async def script(peer: Peer) -> None:
+        for end in (5, 9):
+            await peer.receive_head()
+            body = json.dumps(rows(end)).encode()
+            await peer.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        await peer.wait_closed()
+
+    server = await serve(script)
     async with mentors_of(server) as mentors:
-        assert await mentors.sample(100) == ()
-    assert server.requests == []
+        assert await mentors.sample(3) == [UUID(int=5), UUID(int=7), UUID(int=9)]
+    for request, order in zip(server.requests, ("id.asc", "id.desc"), strict=True):
+        assert request.line.endswith(f"&assignments.status=in.(active)&order={order}&limit=1 HTTP/1.1")
 
 
 async def test_a_count_is_asked_for_as_postgrest_wants_it(serve: Serve) -> None:

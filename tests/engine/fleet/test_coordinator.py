@@ -702,6 +702,21 @@ async def test_a_partial_run_without_a_fleet_is_resumed_by_one_with_it_and_the_o
             assert (await run_to_its_end(scheduler)).total_evaluated > 200
 
 
+@pytest.mark.parametrize(
+    ("refused", "said"), [(("sample_mentors", "span_of_mentors"), 1), (("sample_mentors",), 0), ((), 0)]
+)
+async def test_that_one_shard_has_nearly_everybody_is_said(
+    refused: tuple[str, ...], said: int, autojump_clock: MockClock
+) -> None:
+    """As where ids were counted, and Postgres has no time for a sample."""
+    world = World(ids(1_200))
+    world.database.refuses = lambda statement, now: statement in refused
+    async with world.open_worker(), world.open_scheduler() as scheduler:
+        with capture_logs() as logs:
+            assert (await run_to_its_end(scheduler)).completed
+    assert [line["event"] for line in logs].count("shards_uneven") == said
+
+
 async def test_whoever_hangs_up_does_not_end_the_run(autojump_clock: MockClock) -> None:
     world = World(ids(60), FakeTriggerEngine(latency=lambda chunk: 0.5))
     async with world.open_worker(), world.open_scheduler() as scheduler:
