@@ -62,7 +62,7 @@ async def test_a_database_that_was_never_migrated_is_told_to_be(fresh_postgres: 
     bind = f"127.0.0.1:{free_port()}"
     findings = await examine(load_settings(admin_database_url=fresh_postgres.dsn, bind=bind))
     assert {each.check for each in findings if each.ok} == {
-        *("Postgres", "same database", "pooler", "clock", "exposure")
+        *("Postgres", "TLS to Postgres", "same database", "pooler", "clock", "exposure")
     }
     for each in findings:
         if not each.ok and each.check not in UNSERVED | {"login"}:
