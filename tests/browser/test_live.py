@@ -62,7 +62,10 @@ async def test_a_page_that_is_open_says_that_its_service_shuts_down_and_lets_it(
     browser: Browser, database_url: str, tmp_path: Path
 ) -> None:
     def watch(page: Any, service: Service) -> None:
-        log_in(page, service.url, TOKEN)
+        with page.expect_response(
+            "**/dashboard/events"
+        ):  # else the service may be gone before it is listened to
+            log_in(page, service.url, TOKEN)
         service.send(signal.SIGTERM)
         page.locator("#connection", has_text="The service is shutting down").wait_for()
 

@@ -46,6 +46,7 @@ SHARDS = columns(
         "claim",
         "deliveries",
         "claimed_at",
+        "wanted_at",
     ),
     *("heartbeat_at", "finished_at", "is_completed", "low_water_mark", "stretch_mentors"),
     *("stretch_evaluated", "total_evaluated", "total_errors", "total_unprocessed", "total_dispatched"),
