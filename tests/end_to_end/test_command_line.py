@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -247,6 +248,8 @@ def test_demo_stopped_early_says_so_and_leaves_nothing(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that has the tests run in its background hands them an ignored SIGINT, and so do they.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as demo:
         assert demo.stdout is not None
         assert demo.stderr is not None
