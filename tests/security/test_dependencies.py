@@ -48,19 +48,13 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(name): version for name, _, version in pairs}
 
 
-@pytest.fixture(autouse=True)
-def _installed() -> None:
-    """What was reviewed is what constraints.txt pins; what came out since may need what nobody has seen."""
+def is_as_reviewed() -> bool:
+    """Whether this is what constraints.txt pins; what came out since may need what nobody has looked at."""
     try:
         direct = [canonicalize_name(each.name) for each in required_by(PROJECT)]
-        newer = [name for name in direct if version(name) != pins().get(name)]
+        return all(version(name) == pins().get(name) for name in direct)
     except PackageNotFoundError:
-        newer = [PROJECT]
-    if newer:
-        pytest.skip(
-            f"other than the reviewed version: {', '.join(newer)}; "
-            "pip install -c constraints.txt -e '.[test]'"
-        )
+        return False
 
 
 @pytest.mark.skipif(
@@ -75,12 +69,15 @@ def test_what_is_installed_to_serve_is_listed() -> None:
         for name in re.split("[ ,]+", row.split("|")[2])
         if name
     }
-    assert needed_to_serve() == reviewed
+    assert reviewed <= pins().keys()
+    if is_as_reviewed():
+        assert needed_to_serve() == reviewed
 
 
 def test_whatever_is_needed_to_serve_is_pinned_to_one_version_that_the_project_takes() -> None:
     pinned = pins()
-    assert needed_to_serve() - pinned.keys() == set()
+    if is_as_reviewed():
+        assert needed_to_serve() - pinned.keys() == set()
     for requirement in required_by(PROJECT):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
