@@ -19,5 +19,7 @@ def test_what_the_fuzzer_starts_from_holds(name: str) -> None:
 
 
 def test_what_the_fuzzer_has_found_holds() -> None:
-    for path in sorted(CRASHES.glob("*-*")):
+    found = sorted(CRASHES.glob("*-*"))
+    assert found
+    for path in found:
         make_target(path.name.partition("-")[0]).check(path.read_bytes())
